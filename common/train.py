@@ -1,0 +1,189 @@
+"""The training loop: fit() trains epoch by epoch, predict() and evaluate() measure, a checkpoint survives a kill."""
+
+import hashlib
+import math
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
+from tqdm import tqdm
+
+from common.utils import interactive
+
+
+@dataclass
+class History:
+    """What happened: one row an epoch, and the seconds that training and evaluation took."""
+
+    epochs: list[dict] = field(default_factory=list)
+    seconds: dict = field(default_factory=lambda: {"train": 0.0, "eval": 0.0})
+
+    def __getitem__(self, key):
+        """One column, such as "test_accuracy", as a list with one number an epoch."""
+        return [row[key] for row in self.epochs]
+
+
+def fit(model, train, test, optimizer, *, epochs, schedule=None, held_out=None, bfloat16=False, checkpoint=None):
+    """Train `model` with cross-entropy for `epochs` passes over the loader `train` and return the History.
+
+    `test` and `held_out` are loaders to measure on after each epoch; no decision is taken from `test`.
+    `schedule` is a scheduler of torch.optim: OneCycleLR steps after each batch, ReduceLROnPlateau after each epoch
+    on the loss of `held_out`, every other one after each epoch. `bfloat16` runs the training's forward pass in
+    bfloat16 where that is safe, which is faster on hardware that knows it.
+
+    `checkpoint` is a file to save to after each epoch. Where it exists, training goes on from there: on a CPU it ends
+    with the same weights and history, to the bit, as a run that was never interrupted.
+
+    Raises ValueError if the checkpoint belongs to other settings, ArithmeticError if the loss is no longer finite.
+    """
+    history = History()
+    state = TrainingState(model, train, optimizer, schedule, epochs, bfloat16)
+    if checkpoint and Path(checkpoint).exists():
+        history = state.load(checkpoint)
+        print(f"Going on after epoch {len(history.epochs)} from the checkpoint {Path(checkpoint).name}")
+
+    for epoch in range(len(history.epochs) + 1, epochs + 1):
+        row = {"epoch": epoch, "lr": optimizer.param_groups[0]["lr"]}
+        started = time.perf_counter()
+        per_batch = schedule if isinstance(schedule, OneCycleLR) else None
+        row["train_loss"], row["train_accuracy"] = train_epoch(model, train, optimizer, per_batch, bfloat16)
+        trained = time.perf_counter()
+        row["test_loss"], row["test_accuracy"] = evaluate(model, test)
+        if held_out:
+            row["held_out_loss"], row["held_out_accuracy"] = evaluate(model, held_out)
+        if isinstance(schedule, ReduceLROnPlateau):
+            schedule.step(row["held_out_loss"])
+        elif schedule and not per_batch:
+            schedule.step()
+
+        history.epochs.append(row)
+        history.seconds["train"] += trained - started
+        history.seconds["eval"] += time.perf_counter() - trained
+        print(log_line(row, len(test.labels), time.perf_counter() - started), flush=True)
+        if not math.isfinite(row["train_loss"]):
+            raise ArithmeticError(f"The loss is {row['train_loss']} in epoch {epoch}: try a smaller learning rate.")
+        if checkpoint:
+            state.save(checkpoint, history)
+    return history
+
+
+def train_epoch(model, loader, optimizer, schedule=None, bfloat16=False):
+    """One pass over the loader. Returns the mean loss and accuracy over its batches, each measured before its step."""
+    model.train()
+    total_loss = total_correct = 0  # become tensors on the device: to read a number at each step would stall a GPU
+    for images, labels in tqdm(loader, unit="batch", leave=False, disable=not interactive()):
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
+            logits = model(images)
+            loss = F.cross_entropy(logits, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if schedule:
+            schedule.step()
+        total_loss += loss.detach() * len(labels)
+        total_correct += (logits.argmax(dim=1) == labels).sum()
+    return float(total_loss) / len(loader.labels), float(total_correct) / len(loader.labels)
+
+
+@torch.no_grad()
+def predict(model, loader):
+    """The model's logits (N, classes) for all images of an unshuffled loader; the model is left in its mode."""
+    was_training = model.training
+    model.eval()
+    logits = torch.cat([model(images) for images, _ in loader])
+    model.train(was_training)
+    return logits
+
+
+def evaluate(model, loader):
+    """Mean cross-entropy and accuracy, a fraction, over an unshuffled loader."""
+    logits = predict(model, loader)
+    loss = F.cross_entropy(logits, loader.labels)
+    accuracy = (logits.argmax(dim=1) == loader.labels).double().mean()
+    return float(loss), float(accuracy)
+
+
+def log_line(row, test_size, seconds):
+    """The line that is printed after an epoch, from its row of the history."""
+    correct = round(row["test_accuracy"] * test_size)
+    held_out = f"  held out {row['held_out_accuracy']:.2%}" if "held_out_accuracy" in row else ""
+    return (
+        f"Epoch {row['epoch']:2d}  learning rate {row['lr']:.5f}  "
+        f"train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.2%}{held_out}  "
+        f"Test set: Average loss: {row['test_loss']:.4f}, "
+        f"Accuracy: {correct}/{test_size} ({row['test_accuracy']:.2%})  {seconds:.1f} s"
+    )
+
+
+class TrainingState:
+    """Everything that decides how training goes on; saved to and loaded from a checkpoint file."""
+
+    def __init__(self, model, train, optimizer, schedule, epochs, bfloat16):
+        self.parts = {"model": model, "optimizer": optimizer}
+        if schedule:
+            self.parts["schedule"] = schedule
+        self.generator = train.generator
+        self.device = train.labels.device.type
+        # A checkpoint is for one training only. These texts tell trainings apart, before the first step is taken.
+        self.settings = {
+            "network": str(model),
+            "first weights": _digest(model.state_dict().values()),
+            "optimizer": str(optimizer),
+            "schedule": f"{type(schedule).__name__} {schedule.state_dict()}" if schedule else "None",
+            "epochs": str(epochs),
+            "training images": _digest([train.images, train.labels]),
+            "batches": f"{train.batch_size}, {train.augment}, shuffle {train.shuffle}",
+            "generator": _digest([train.generator.get_state()]),
+            "precision": "bfloat16" if bfloat16 else "float32",
+            "device": self.device,
+        }
+
+    def save(self, path, history):
+        """Write the checkpoint in one step: killed at any moment, either the old one or the new one is there."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(path.name + ".unfinished")
+        state = {
+            "settings": self.settings,
+            "epochs": history.epochs,
+            "seconds": history.seconds,
+            "parts": {name: part.state_dict() for name, part in self.parts.items()},
+            "loader": self.generator.get_state(),
+            "cpu": torch.get_rng_state(),
+            "gpu": torch.cuda.get_rng_state() if self.device == "cuda" else None,
+        }
+        torch.save(state, unfinished)
+        os.replace(unfinished, path)
+
+    def load(self, path):
+        """Put everything back to the end of the checkpoint's last epoch and return the history until then."""
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            settings = state["settings"]
+        except Exception as error:  # torch.load has no exception of its own for a damaged file
+            raise ValueError(f"{path} is not a checkpoint of this course ({error}): delete it.") from None
+        other = [key for key, value in self.settings.items() if settings.get(key) != value]
+        if other:
+            raise ValueError(
+                f"The checkpoint {path} belongs to another training, with a different {', '.join(other)}: "
+                "delete it, or give another file name."
+            )
+        for name, part in self.parts.items():
+            part.load_state_dict(state["parts"][name])
+        self.generator.set_state(state["loader"])
+        torch.set_rng_state(state["cpu"])
+        if self.device == "cuda":
+            torch.cuda.set_rng_state(state["gpu"])
+        return History(state["epochs"], state["seconds"])
+
+
+def _digest(tensors):
+    """A short fingerprint of the tensors' bytes."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
