@@ -107,6 +107,23 @@ def evaluate(model, loader):
     return float(loss), float(accuracy)
 
 
+def final_and_best(history):
+    """Accuracy on the training and the test set after the last epoch and at its highest, as rows of a table."""
+    rows = []
+    for name in ("train", "test"):
+        accuracies = history[f"{name}_accuracy"]
+        best = max(accuracies)
+        rows.append(
+            {
+                "accuracy": name,
+                "last epoch": f"{accuracies[-1]:.2%}",
+                "highest": f"{best:.2%}",
+                "in epoch": history["epoch"][accuracies.index(best)],
+            }
+        )
+    return rows
+
+
 def log_line(row, test_size, seconds):
     """The line that is printed after an epoch, from its row of the history."""
     correct = round(row["test_accuracy"] * test_size)

@@ -1,6 +1,8 @@
 """Small helpers: where the course lies, seeds, the device, the table of layers, the versions in use."""
 
-import os
+import contextlib
+import copy
+import io
 import platform
 import random
 import sys
@@ -8,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
+from torch import nn
 
 ROOT = Path(__file__).resolve().parent.parent  # the folder that holds common/
 
@@ -32,3 +35,65 @@ def choose_device(name="auto"):
     if name == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("There is no CUDA GPU here: set device to 'auto' or 'cpu'.")
     return torch.device(name)
+
+
+def count_parameters(model):
+    """Number of weights that training changes."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def summary(model, input_size):
+    """The familiar table of torchsummary as a text, for one image of `input_size` (C, H, W).
+
+    Works on a copy, in evaluation mode: the model, its batch-norm statistics and the random numbers stay as they are.
+    """
+    from torchsummary import summary as print_summary
+
+    text = io.StringIO()
+    with torch.random.fork_rng(), contextlib.redirect_stdout(text):
+        print_summary(copy.deepcopy(model).cpu().eval(), input_size, device="cpu")
+    return text.getvalue().strip()
+
+
+def receptive_field(model, input_size):
+    """Follow one image of `input_size` (C, H, W) through a chain of convolutions and pools.
+
+    Returns one dict a layer: its output (C, H, W), kernel, stride, padding, the `jump` between neighbouring outputs
+    and the receptive `field`, both in pixels of the input (Araujo et al. 2019, doi 10.23915/distill.00021).
+    """
+    rows = []
+
+    def add(layer, _, output):
+        kernel, stride, padding = (_one(value) for value in (layer.kernel_size, layer.stride, layer.padding))
+        jump, field = (rows[-1]["jump"], rows[-1]["field"]) if rows else (1, 1)
+        rows.append(
+            {
+                "layer": type(layer).__name__,
+                "output": "x".join(str(size) for size in output.shape[1:]),
+                "kernel": kernel,
+                "stride": stride,
+                "padding": padding,
+                "jump": jump * stride,
+                "field": field + (kernel - 1) * jump,
+                "parameters": count_parameters(layer),
+            }
+        )
+
+    model = copy.deepcopy(model).cpu().eval()
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
+            layer.register_forward_hook(add)
+    with torch.no_grad():
+        model(torch.zeros(1, *input_size))
+    return rows
+
+
+def _one(value):
+    """Kernel size, stride and padding are one number or two; the networks of the course have square ones."""
+    return value if isinstance(value, int) else value[0]
+
+
+def versions():
+    """Versions of Python and of what decides a result."""
+    packages = ("torch", "torchvision", "numpy", "scikit-learn")
+    return {"python": platform.python_version(), **{package: metadata.version(package) for package in packages}}

@@ -1,0 +1,250 @@
+"""The command `course`: run a session's notebook, publish what it produced, fetch data, list what there is."""
+
+import argparse
+import contextlib
+import fcntl
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import yaml
+
+from common import publish
+from common.record import MIME, WHERE, ParameterError, check_parameters, describe
+
+ROOT = publish.ROOT
+
+
+class UsageError(Exception):
+    """The command cannot be carried out as given; the message is one sentence that says what to do."""
+
+
+class RunError(Exception):
+    """A notebook did not run to its end; the message says where and why."""
+
+
+def main(arguments=None):
+    """Entry point: exit code 0, 1 where the work failed, 2 where the command was wrong."""
+    options = parse_arguments(arguments)
+    try:
+        options.command(options)
+    except (UsageError, ParameterError) as error:
+        print(f"course: {error}", file=sys.stderr)
+        return 2
+    except (RunError, publish.PublishError, OSError) as error:
+        print(f"course: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parse_arguments(arguments):
+    parser = argparse.ArgumentParser(prog="course", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("run", help="execute a session's notebook")
+    command.add_argument("session", help="its name or the beginning of it, such as s06")
+    command.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    command.add_argument("--profile", choices=["quick", "full"], default="full")
+    command.add_argument("--seed", metavar="K", help="the same as -p seed K")
+    command.add_argument("--time-limit", type=float, default=12, metavar="HOURS", help="for the whole run, 12 if not given")
+    command.set_defaults(command=run)
+
+    command = commands.add_parser("publish", help="make a session's README, images and results from executed notebooks")
+    command.add_argument("notebooks", nargs="*", type=Path, help="all runs of one session")
+    command.add_argument("--to", type=Path, metavar="FOLDER", help="publish there; quick runs are refused elsewhere")
+    command.add_argument("--rerender", action="store_true", help="make the published READMEs again with today's prose")
+    command.set_defaults(command=run_publish)
+
+    command = commands.add_parser("badges", help="write badges and bootstrap cell into every notebook")
+    command.set_defaults(command=lambda options: publish.write_badges())
+
+    command = commands.add_parser("data", help="download a data set, or check the one that is there")
+    command.add_argument("name", help="mnist, cifar10, digits or folder:PATH")
+    command.set_defaults(command=fetch_data)
+
+    command = commands.add_parser("list", help="show the sessions and their results")
+    command.add_argument("--quick", action="store_true", help="those of the quick profile, under runs/quick")
+    command.set_defaults(command=list_sessions)
+
+    command = commands.add_parser("params", help="show a session's parameters")
+    command.add_argument("session", help="its name or the beginning of it, such as s06")
+    command.set_defaults(command=list_parameters)
+    return parser.parse_args(arguments)
+
+
+def find_session(name):
+    """The notebook of the session whose name begins with `name`; raises UsageError if there is not just one."""
+    found = [path for path in publish.sessions() if path.parent.name.startswith(name)]
+    if len(found) != 1:
+        names = ", ".join(path.parent.name for path in publish.sessions())
+        raise UsageError(f"There is no session {name}; there are {names}." if not found else f"{name} may be any of {names}.")
+    return found[0]
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# course run
+
+
+def run(options):
+    source = find_session(options.session)
+    schema = publish.schema_of(publish.read_notebook(source))
+    chosen = dict(options.parameter) | ({"seed": options.seed} if options.seed is not None else {})
+    chosen = check_parameters(schema, {name: parse(schema, name, text) for name, text in chosen.items()})
+    values = profile_parameters(source, schema, options.profile) | chosen
+    name = run_name({name: rule["default"] for name, rule in schema.items()} | values, chosen)
+    execute(source, values, Path(options.profile) / source.parent.name / name, options.time_limit * 3600)
+
+
+def parse(schema, name, text):
+    """A parameter's value from the command line; what does not fit stays a text, and the check refuses it."""
+    types = {"integer": int, "number": float, "boolean": {"true": True, "false": False}.__getitem__, "string": str}
+    try:
+        return types[schema[name]["type"]](text.lower() if schema[name]["type"] == "boolean" else text)
+    except (ValueError, KeyError):
+        return text
+
+
+def profile_parameters(source, schema, profile):
+    """What a profile changes in the parameters cell: nothing for the full one, what quick.yaml says for the quick one."""
+    if profile == "full":
+        return {}
+    path = source.parent / "quick.yaml"
+    return check_parameters(schema, yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def run_name(values, chosen):
+    """The name of a run's files: variant and seed, then what else was chosen."""
+    others = [f"-{name}-{value}" for name, value in chosen.items() if name not in {"variant", "seed", *WHERE}]
+    return re.sub(r"[^\w.-]", "_", f"{values['variant']}-seed-{values['seed']}" + "".join(others))
+
+
+def execute(source, values, name, time_limit):
+    """Execute a notebook with papermill into runs/<name>.ipynb, which appears only when it is complete.
+
+    Until then notebook, log and checkpoint lie under logs/, and stay there if the run fails: the next one goes on from
+    the checkpoint. Raises RunError.
+    """
+    logs, done = ROOT / "logs" / name, ROOT / "runs" / name
+    logs.parent.mkdir(parents=True, exist_ok=True)
+    done.parent.mkdir(parents=True, exist_ok=True)
+    partial, weights, checkpoint, log = (logs.with_name(logs.name + end) for end in (".ipynb", ".safetensors", ".checkpoint", ".log"))
+    # Paths as the kernel sees them, which runs in ROOT: an executed notebook must not name folders of this machine.
+    values = {"checkpoint": str(checkpoint.relative_to(ROOT)), "weights": str(weights.relative_to(ROOT))} | values
+    command = [sys.executable, "-m", "papermill", str(source.relative_to(ROOT)), str(partial.relative_to(ROOT))]
+    command += ["--parameters_yaml", yaml.safe_dump(values), "--log-output", "--no-progress-bar"]
+    with only_one(logs.with_name(logs.name + ".lock")), open(log, "w", encoding="utf-8") as output:
+        partial.unlink(missing_ok=True)
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            in_time = follow(process, log, prefix=f"{name.parent.name} {name.name}", deadline=time.monotonic() + time_limit)
+        finally:
+            stop(process)
+        where = f"Notebook and log: {partial.relative_to(ROOT)}, {log.name}"
+        if not in_time:
+            raise RunError(f"{name} took longer than {time_limit / 3600:g} hours and was stopped. {where}")
+        if process.returncode:
+            raise RunError(f"{name} failed: {reason(partial, log)} {where}")
+        record = publish.read_record(publish.read_notebook(partial), partial.name)
+        os.replace(weights, done.with_suffix(".safetensors"))
+        os.replace(partial, done.with_suffix(".ipynb"))
+        checkpoint.unlink(missing_ok=True)
+    print(f"{name}: test accuracy {record['metrics']['test_accuracy']:.2%}, runs/{name}.ipynb")
+
+
+@contextlib.contextmanager
+def only_one(path):
+    """Hold a lock for the time of the block, so that no run is executed twice at once."""
+    with open(path, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"{path.stem} is being executed already: wait for it, or stop it.") from None
+        yield
+
+
+def follow(process, log, prefix, deadline):
+    """Show the log's epochs while the process runs; returns whether it ended before the deadline."""
+    with open(log, encoding="utf-8", errors="replace") as lines:
+        while True:
+            ended = process.poll() is not None
+            for line in lines:
+                if line.startswith("Epoch"):
+                    print(f"{prefix}  {line.rstrip()}", flush=True)
+            if ended or time.monotonic() > deadline:
+                return ended
+            time.sleep(0.2)
+
+
+def stop(process):
+    """End papermill and the kernel that it started, if they still run."""
+    if process.poll() is not None:
+        return
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    for member in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    process.wait()
+
+
+def reason(partial, log):
+    """Why a notebook failed, in a sentence: its last error, else the last line of the log."""
+    if partial.exists():
+        for cell in publish.read_notebook(partial).cells:
+            for output in cell.get("outputs", []):
+                if output.output_type == "error":
+                    return f"in the cell {cell.id!r}, {output.ename}: {output.evalue}."
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((line for line in reversed(lines) if line.strip()), "no output") + "."
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The other commands
+
+
+def run_publish(options):
+    if options.rerender == bool(options.notebooks):
+        raise UsageError("Give the executed notebooks of one session, or --rerender.")
+    if options.rerender:
+        for path in publish.sessions():
+            if publish.results(path.parent):
+                publish.rerender(path.parent.name)
+    else:
+        print(f"{publish.publish(options.notebooks, options.to) / 'README.md'}")
+    if not options.to:
+        publish.write_index()
+
+
+def fetch_data(options):
+    from common import data
+
+    try:
+        found = data.load(options.name)
+    except data.DataError as error:
+        raise RunError(str(error)) from None
+    print(f"{found.name}: {len(found.train.labels)} + {len(found.test.labels)} images, SHA-256 {found.sha256}")
+
+
+def list_sessions(options):
+    folders = [(path, ROOT / "runs" / "quick" / path.parent.name if options.quick else path.parent) for path in publish.sessions()]
+    print(f"{'session':24} {'variant':8} {'parameters':>10} {'test accuracy':>18} {'seconds':>8}  where")
+    for row in publish.overview(folders):
+        spread = f" ± {100 * row['sd']:.2f}" if row["sd"] is not None else ""
+        where = "runs/quick" if options.quick else "sessions"
+        print(
+            f"{row['session']:24} {row['variant']:8} {row['parameters']:10,} {100 * row['mean']:.2f}{spread} % (n = {row['n']})"
+            f" {row['seconds']:8}  {where}/{row['session']}/README.md"
+        )
+
+
+def list_parameters(options):
+    print(describe(publish.schema_of(publish.read_notebook(find_session(options.session)))))

@@ -1,0 +1,379 @@
+"""From executed notebooks to a session's README.md, images/, results.json, executed.ipynb and weights.safetensors."""
+
+import ast
+import hashlib
+import html
+import json
+import os
+import re
+import statistics
+import tempfile
+import tomllib
+from collections import Counter
+from pathlib import Path
+
+import nbformat
+
+from common.record import KEYS, MIME, SCHEMA, hash_file, read_schema
+
+ROOT = Path(__file__).resolve().parent.parent
+SESSIONS = ROOT / "sessions"
+# Cells with these tags do not decide a result: they find the course, show what came out, or write it down.
+NOT_DECIDING = {"bootstrap", "parameters", "injected-parameters", "show", "record"}
+
+
+class PublishError(Exception):
+    """Something cannot be published; the message is one sentence that says what and why."""
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Notebooks and their records
+
+
+def read_notebook(path):
+    """Read a notebook; raise PublishError if it is none."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except (OSError, ValueError, AttributeError, KeyError, nbformat.ValidationError) as error:
+        raise PublishError(f"{path} is not a readable notebook: {str(error).splitlines()[0]}") from None
+
+
+def tags(cell):
+    return set(cell.metadata.get("tags", []))
+
+
+def find_cell(notebook, tag):
+    """The one cell with this tag; raises PublishError if there is none."""
+    for cell in notebook.cells:
+        if tag in tags(cell):
+            return cell
+    raise PublishError(f"The notebook has no cell with the tag {tag!r}.")
+
+
+def schema_of(notebook):
+    """The schema of a notebook's parameters, from its parameters cell."""
+    return read_schema(find_cell(notebook, "parameters").source)
+
+
+def source_digest(notebook):
+    """SHA-256 of the code that decides the results, without comments and layout."""
+    deciding = [cell.source for cell in notebook.cells if cell.cell_type == "code" and not tags(cell) & NOT_DECIDING]
+    code = "\n".join(ast.unparse(ast.parse(source)) for source in deciding)
+    return hashlib.sha256(code.encode()).hexdigest()
+
+
+def read_record(notebook, name):
+    """The record in the last output of an executed notebook; `name` is how to call the notebook in an error."""
+    for output in find_cell(notebook, "record").get("outputs", []):
+        if MIME in output.get("data", {}):
+            record = output["data"][MIME]
+            break
+    else:
+        raise PublishError(f"{name} has no record: it was not executed to its end.")
+    if record.get("schema") != SCHEMA or set(record) != set(KEYS):
+        raise PublishError(f"{name} has a record of another form (schema {record.get('schema')}): execute it again.")
+    return {**record, "source_sha256": source_digest(notebook)}
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Publishing
+
+
+def publish(paths, folder=None):
+    """Publish executed notebooks, all runs of one session, and return the folder: by default sessions/<session>.
+
+    Raises PublishError where a notebook does not fit the session's source or the other notebooks.
+    """
+    notebooks = {path: read_notebook(path) for path in paths}
+    records = {path: read_record(notebook, path.name) for path, notebook in notebooks.items()}
+    sessions = {record["session"] for record in records.values()}
+    if len(sessions) != 1:
+        raise PublishError(f"These are runs of {', '.join(sorted(sessions))}: publish one session at a time.")
+    session = sessions.pop()
+    if not (SESSIONS / session / "session.ipynb").exists():
+        raise PublishError(f"There is no session {session} here.")
+    source = read_notebook(SESSIONS / session / "session.ipynb")
+    order = variants(source)
+    paths = sorted(paths, key=lambda path: (order.index(records[path]["variant"]), records[path]["seed"]))
+    _check(source, [records[path] for path in paths], paths, published=folder is None)
+
+    folder = folder or SESSIONS / session
+    shown = paths[0]
+    files = {"executed.ipynb": nbformat.writes(_portable(notebooks[shown])) + "\n"}
+    files["results.json"] = json.dumps([records[path] for path in paths], indent=1) + "\n"
+    files |= render(source, notebooks[shown], [records[path] for path in paths])
+    if records[shown]["weights"]:
+        weights = shown.with_suffix(".safetensors")
+        if not weights.exists() or hash_file(weights) != records[shown]["weights"]["sha256"]:
+            raise PublishError(f"{weights} is not there or not the file that {shown.name} wrote.")
+        files["weights.safetensors"] = weights.read_bytes()
+    _write(folder, files)
+    _remove_old_images(folder, files)
+    return folder
+
+
+def rerender(session):
+    """Make a published README again, from its executed notebook and results, with today's prose."""
+    folder = SESSIONS / session
+    executed = read_notebook(folder / "executed.ipynb")
+    records = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    files = render(read_notebook(folder / "session.ipynb"), executed, records)
+    _write(folder, files)
+    _remove_old_images(folder, files)
+
+
+def variants(source):
+    """The variants of a session, the one of its headline first."""
+    return list(source.metadata.course.seeds)
+
+
+def _check(source, records, paths, published):
+    """Raise PublishError where a record does not fit the source or the other records."""
+    deciding = source_digest(source)
+    names = set(schema_of(source))
+    for path, record in zip(paths, records, strict=True):
+        if record["source_sha256"] != deciding:
+            raise PublishError(f"{path} was executed from other code than session.ipynb has today: execute it again.")
+        if not set(record["params"]) <= names:
+            raise PublishError(f"{path} has parameters that session.ipynb does not have: execute it again.")
+        if published and record["profile"] != "full":
+            raise PublishError(f"{path} is a run of the quick profile; published are runs of the full one.")
+        if record["dataset"] != records[0]["dataset"]:
+            raise PublishError(f"{path} used other data than {paths[0]}.")
+    for run, count in Counter((record["variant"], record["seed"]) for record in records).items():
+        if count > 1:
+            raise PublishError(f"Variant {run[0]}, seed {run[1]} was given {count} times.")
+
+
+def _portable(notebook):
+    """The executed notebook without papermill's notes, which name paths and change with every execution."""
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+    return notebook
+
+
+def _write(folder, files):
+    """Write all files beside their places first, then rename each: none is ever there by half."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".publish-") as temporary:
+        for name, content in files.items():
+            path = Path(temporary) / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        for name in files:
+            (folder / name).parent.mkdir(exist_ok=True)
+            os.replace(Path(temporary) / name, folder / name)
+
+
+def _remove_old_images(folder, files):
+    """Delete images that the README does not show any more."""
+    for image in (folder / "images").glob("*"):
+        if f"images/{image.name}" not in files:
+            image.unlink()
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The README
+
+
+def render(source, executed, records):
+    """The README of a session and its images, {path: content}.
+
+    Outputs are those of `executed`, the run shown; the Markdown is that of `source`, matched by cell id; the figures
+    at the head come from `records`, the run shown first.
+    """
+    from nbconvert import MarkdownExporter
+    from traitlets.config import Config
+
+    prose = {cell.id: cell.source for cell in source.cells if cell.cell_type == "markdown"}
+    page = nbformat.from_dict(executed)
+    page.cells = [cell for cell in page.cells if not tags(cell) & {"bootstrap", "start", "injected-parameters", "record"}]
+    for cell in page.cells:
+        if cell.cell_type == "markdown":
+            cell.source = prose.get(cell.id, cell.source)
+        else:
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    config = Config()
+    config.CoalesceStreamsPreprocessor.enabled = True
+    exporter = MarkdownExporter(
+        raw_template=(Path(__file__).parent / "readme.md.j2").read_text(encoding="utf-8"),
+        filters={"escape_markdown": escape_markdown},
+        config=config,
+    )
+    resources = {"output_files_dir": "images", "course": _summary(source, page, records)}
+    text, resources = exporter.from_notebook_node(page, resources)
+    text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    return {"README.md": text, **resources["outputs"]}
+
+
+def _summary(source, page, records):
+    """What the template shows besides the notebook."""
+    groups = {}
+    for record in records:
+        groups.setdefault(record["variant"], []).append(record)
+    headings = [line[3:] for cell in page.cells for line in cell.source.splitlines() if line.startswith("## ")]
+    data = records[0]["dataset"]
+    accuracy = statistics.mean(record["metrics"]["test_accuracy"] for record in groups[records[0]["variant"]])
+    return {
+        "session": records[0]["session"],
+        "profile": records[0]["profile"],
+        "claimed": source.metadata.course.claimed,
+        "dataset": data,
+        "groups": [_group(variant, runs) for variant, runs in groups.items()],
+        "standard_error": (accuracy * (1 - accuracy) / data["test"]) ** 0.5,
+        "changed": _changed(source, records),
+        "contents": [(heading, _anchor(heading)) for heading in [*headings, "Where this comes from"]],
+        "devices": sorted({_device(record) for record in records}),
+        "shown": records[0],
+    }
+
+
+def _group(variant, runs):
+    """Mean, standard deviation and range over the runs of one variant."""
+    accuracies = [run["metrics"]["test_accuracy"] for run in runs]
+    mean, target = statistics.mean(accuracies), runs[0]["params"]["target"]
+    missed = f"{100 * (target - mean):.2f} points below the target."
+    return {
+        "variant": variant,
+        "n": len(runs),
+        "mean": mean,
+        "sd": statistics.stdev(accuracies) if len(runs) > 1 else None,
+        "low": min(accuracies),
+        "high": max(accuracies),
+        "target": target,
+        "reached": sum(accuracy >= target for accuracy in accuracies),
+        "verdict": "the target is reached." if mean >= target else missed,
+        "parameters": runs[0]["metrics"]["parameters"],
+        "seconds": round(statistics.mean(run["seconds"]["train"] for run in runs)),
+        "device": " or ".join(sorted({_device(run) for run in runs})),
+        "seeds": [run["seed"] for run in runs],
+    }
+
+
+def _changed(source, records):
+    """What differs from the full profile in any run, besides what runs are meant to differ in."""
+    changed = {}
+    for name, rule in schema_of(source).items():
+        values = {record["params"].get(name, rule["default"]) for record in records} - {rule["default"]}
+        if values and name not in ("variant", "seed"):
+            changed[name] = f"{name} = {', '.join(map(str, sorted(values)))} instead of {rule['default']}"
+    return list(changed.values())
+
+
+def _device(record):
+    if record["device"] != "CPU":
+        return record["device"]
+    return f"CPU with {record['threads']} thread{'s' if record['threads'] > 1 else ''}"
+
+
+def _anchor(heading):
+    """The anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def escape_markdown(value):
+    """Text from a record or an image as plain text in Markdown: no HTML, link, table or code comes alive."""
+    text = html.escape(" ".join(str(value).split()), quote=False)
+    return re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", text)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# What is the same in every notebook: badges, bootstrap cell, the index in the top-level README
+
+BOOTSTRAP = '''\
+# Find the course's code; where this notebook stands alone, as in Colab, fetch it.
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+repository, release = "{repository}", "{release}"
+here = Path.cwd()
+root = next((folder for folder in (here, *here.parents) if (folder / "common" / "model.py").exists()), None)
+if root is None:
+    root = here / "{name}"
+    if not root.exists():
+        subprocess.run(["git", "clone", "--quiet", "--depth=1", "--branch", release, repository, str(root)], check=True)
+    missing = [package for package in ("torchsummary", "safetensors", "pooch", "sklearn") if find_spec(package) is None]
+    if missing:
+        packages = ["scikit-learn" if package == "sklearn" else package for package in missing]
+        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *packages], check=True)
+sys.path.insert(0, str(root))'''
+
+
+def write_badges():
+    """Write badges and bootstrap cell into every session's notebook, from the address in pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    repository, release = project["project"]["urls"]["Repository"], project["tool"]["course"]["release"]
+    name = repository.rsplit("/", 1)[1]
+    for path in sessions():
+        notebook = read_notebook(path)
+        colab = repository.replace("https://github.com", "https://colab.research.google.com/github")
+        badges = (
+            "![Python 3.11 or newer](https://img.shields.io/badge/python-3.11%2B-3776ab)\n"
+            "![PyTorch 2.10 or newer](https://img.shields.io/badge/torch-2.10%2B-ee4c2c)\n"
+            "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
+            f"({colab}/blob/{release}/{path.relative_to(ROOT).as_posix()})"
+        )
+        title = notebook.cells[0]
+        title.source = _between(title.source, "badges", badges)
+        cell = find_cell(notebook, "bootstrap")
+        cell.source = BOOTSTRAP.format(repository=repository, release=release, name=name)
+        _write(path.parent, {path.name: nbformat.writes(notebook) + "\n"})
+
+
+def sessions():
+    """The notebooks of all sessions, in order."""
+    return sorted(SESSIONS.glob("s*/session.ipynb"))
+
+
+def results(folder):
+    """The records in a folder's results.json; an empty list where nothing was published."""
+    path = folder / "results.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
+def overview(folders):
+    """One row a session and variant: what `course list` prints and the index shows."""
+    rows = []
+    for source_path, folder in folders:
+        source = read_notebook(source_path)
+        records = results(folder)
+        groups = _summary(source, source, records)["groups"] if records else []
+        rows += [{"session": source_path.parent.name, "teaches": source.metadata.course.teaches, **group} for group in groups]
+    return rows
+
+
+def write_index():
+    """Write the table of all sessions into the top-level README."""
+    lines = [
+        "| session | what it teaches | parameters | test accuracy (mean ± sd) | claimed | training, one run |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for path in sessions():
+        source, records = read_notebook(path), results(path.parent)
+        title = source.cells[0].source.splitlines()[0].removeprefix("# ")
+        link = f"[{title}](sessions/{path.parent.name}/README.md)"
+        if records:
+            head = _summary(source, source, records)["groups"][0]
+            spread = f" ± {100 * head['sd']:.2f}" if head["sd"] is not None else ""
+            figures = (
+                f"{head['parameters']:,} | {100 * head['mean']:.2f}{spread} % (n = {head['n']}) | "
+                f"{source.metadata.course.claimed} | {head['seconds']} s, {head['device']}"
+            )
+        else:
+            figures = f" | not run yet | {source.metadata.course.claimed} | "
+        lines.append(f"| {link} | {source.metadata.course.teaches} | {figures} |")
+    readme = ROOT / "README.md"
+    text = _between(readme.read_text(encoding="utf-8"), "index", "\n".join(lines))
+    _write(ROOT, {"README.md": text})
+
+
+def _between(text, marker, content):
+    """Replace what stands between the comments <!-- marker --> and <!-- /marker -->."""
+    start, end = f"<!-- {marker} -->", f"<!-- /{marker} -->"
+    if text.count(start) != 1 or text.count(end) != 1:
+        raise PublishError(f"There must be one {start} and one {end}.")
+    return text[: text.index(start) + len(start)] + f"\n{content}\n" + text[text.index(end) :]
