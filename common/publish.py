@@ -14,7 +14,7 @@ from pathlib import Path
 
 import nbformat
 
-from common.record import KEYS, MIME, SCHEMA, hash_file, read_schema
+from common.record import KEYS, MIME, SCHEMA, hash_file, lesson_hashes, read_schema
 
 ROOT = Path(__file__).resolve().parent.parent
 SESSIONS = ROOT / "sessions"
@@ -62,6 +62,19 @@ def source_digest(notebook):
     return hashlib.sha256(code.encode()).hexdigest()
 
 
+def run_digest(session, profile):
+    """SHA-256 of what decides the runs of a session and profile: when it changes, they have to be executed again.
+
+    For the quick profile this includes common/; for the full one a change there is for the tests to judge, because
+    hours of training hang on it.
+    """
+    notebook = read_notebook(SESSIONS / session / "session.ipynb")
+    parts = [source_digest(notebook), json.dumps(schema_of(notebook))]
+    if profile == "quick":
+        parts += [(SESSIONS / session / "quick.yaml").read_text(encoding="utf-8"), json.dumps(lesson_hashes())]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
 def read_record(notebook, name):
     """The record in the last output of an executed notebook; `name` is how to call the notebook in an error."""
     for output in find_cell(notebook, "record").get("outputs", []):
@@ -93,8 +106,8 @@ def publish(paths, folder=None):
     if not (SESSIONS / session / "session.ipynb").exists():
         raise PublishError(f"There is no session {session} here.")
     source = read_notebook(SESSIONS / session / "session.ipynb")
-    order = variants(source)
-    paths = sorted(paths, key=lambda path: (order.index(records[path]["variant"]), records[path]["seed"]))
+    headline = source.metadata.course.headline
+    paths = sorted(paths, key=lambda path: (records[path]["variant"] != headline, run_of(records[path])))
     _check(source, [records[path] for path in paths], paths, published=folder is None)
 
     folder = folder or SESSIONS / session
@@ -122,9 +135,11 @@ def rerender(session):
     _remove_old_images(folder, files)
 
 
-def variants(source):
-    """The variants of a session, the one of its headline first."""
-    return list(source.metadata.course.seeds)
+def runs(source):
+    """The (variant, seed) pairs of a session's full profile, those of the headline first."""
+    course = source.metadata.course
+    variants = sorted(course.seeds, key=lambda variant: (variant != course.headline, variant))
+    return [(variant, seed) for variant in variants for seed in range(course.seeds[variant])]
 
 
 def _check(source, records, paths, published):
@@ -140,9 +155,14 @@ def _check(source, records, paths, published):
             raise PublishError(f"{path} is a run of the quick profile; published are runs of the full one.")
         if record["dataset"] != records[0]["dataset"]:
             raise PublishError(f"{path} used other data than {paths[0]}.")
-    for run, count in Counter((record["variant"], record["seed"]) for record in records).items():
+    for (variant, seed), count in Counter(map(run_of, records)).items():
         if count > 1:
-            raise PublishError(f"Variant {run[0]}, seed {run[1]} was given {count} times.")
+            raise PublishError(f"Variant {variant}, seed {seed} was given {count} times.")
+
+
+def run_of(record):
+    """What tells the runs of a session apart: variant and seed."""
+    return record["variant"], record["seed"]
 
 
 def _portable(notebook):
@@ -227,6 +247,7 @@ def _summary(source, page, records):
         "contents": [(heading, _anchor(heading)) for heading in [*headings, "Where this comes from"]],
         "devices": sorted({_device(record) for record in records}),
         "shown": records[0],
+        "parameters": {name: records[0]["params"][name] for name in schema_of(source) if name in records[0]["params"]},
     }
 
 

@@ -118,8 +118,6 @@ class Run:
         self.parameters = find_parameters(inputs, namespace)
         self.started = _now()
         self.seconds = {}
-        shown = {name: value for name, value in self.parameters.items() if name not in WHERE}
-        print(", ".join(f"{name}={value}" for name, value in shown.items()))
 
     @contextmanager
     def time(self, part):

@@ -41,10 +41,11 @@ def fit(model, train, test, optimizer, *, epochs, schedule=None, held_out=None, 
     Raises ValueError if the checkpoint belongs to other settings, ArithmeticError if the loss is no longer finite.
     """
     history = History()
-    state = TrainingState(model, train, optimizer, schedule, epochs, bfloat16)
-    if checkpoint and Path(checkpoint).exists():
-        history = state.load(checkpoint)
-        print(f"Going on after epoch {len(history.epochs)} from the checkpoint {Path(checkpoint).name}")
+    if checkpoint:
+        state = TrainingState(model, train, optimizer, schedule, epochs, bfloat16)
+        if Path(checkpoint).exists():
+            history = state.load(checkpoint)
+            print(f"Going on after epoch {len(history.epochs)}, from the checkpoint {Path(checkpoint).name}")
 
     for epoch in range(len(history.epochs) + 1, epochs + 1):
         row = {"epoch": epoch, "lr": optimizer.param_groups[0]["lr"]}
