@@ -15,7 +15,7 @@ import psutil
 import yaml
 
 from common import publish
-from common.record import MIME, WHERE, ParameterError, check_parameters, describe
+from common.record import WHERE, ParameterError, check_parameters, describe
 
 ROOT = publish.ROOT
 
@@ -51,7 +51,9 @@ def parse_arguments(arguments):
     command.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     command.add_argument("--profile", choices=["quick", "full"], default="full")
     command.add_argument("--seed", metavar="K", help="the same as -p seed K")
-    command.add_argument("--time-limit", type=float, default=12, metavar="HOURS", help="for the whole run, 12 if not given")
+    command.add_argument(
+        "--time-limit", type=float, default=12, metavar="HOURS", help="for the whole run, 12 if not given"
+    )
     command.set_defaults(command=run)
 
     command = commands.add_parser("publish", help="make a session's README, images and results from executed notebooks")
@@ -82,7 +84,7 @@ def find_session(name):
     found = [path for path in publish.sessions() if path.parent.name.startswith(name)]
     if len(found) != 1:
         names = ", ".join(path.parent.name for path in publish.sessions())
-        raise UsageError(f"There is no session {name}; there are {names}." if not found else f"{name} may be any of {names}.")
+        raise UsageError(f"{name!r} names {len(found)} sessions, it must name one of {names}.")
     return found[0]
 
 
@@ -110,7 +112,7 @@ def parse(schema, name, text):
 
 
 def profile_parameters(source, schema, profile):
-    """What a profile changes in the parameters cell: nothing for the full one, what quick.yaml says for the quick one."""
+    """What a profile changes in the parameters cell: nothing for "full", the lines of quick.yaml for "quick"."""
     if profile == "full":
         return {}
     path = source.parent / "quick.yaml"
@@ -132,16 +134,17 @@ def execute(source, values, name, time_limit):
     logs, done = ROOT / "logs" / name, ROOT / "runs" / name
     logs.parent.mkdir(parents=True, exist_ok=True)
     done.parent.mkdir(parents=True, exist_ok=True)
-    partial, weights, checkpoint, log = (logs.with_name(logs.name + end) for end in (".ipynb", ".safetensors", ".checkpoint", ".log"))
+    endings = ".ipynb", ".safetensors", ".checkpoint", ".log", ".lock"
+    partial, weights, checkpoint, log, lock = (logs.with_name(logs.name + ending) for ending in endings)
     # Paths as the kernel sees them, which runs in ROOT: an executed notebook must not name folders of this machine.
     values = {"checkpoint": str(checkpoint.relative_to(ROOT)), "weights": str(weights.relative_to(ROOT))} | values
     command = [sys.executable, "-m", "papermill", str(source.relative_to(ROOT)), str(partial.relative_to(ROOT))]
     command += ["--parameters_yaml", yaml.safe_dump(values), "--log-output", "--no-progress-bar"]
-    with only_one(logs.with_name(logs.name + ".lock")), open(log, "w", encoding="utf-8") as output:
+    with only_one(lock), open(log, "w", encoding="utf-8") as output:
         partial.unlink(missing_ok=True)
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
         try:
-            in_time = follow(process, log, prefix=f"{name.parent.name} {name.name}", deadline=time.monotonic() + time_limit)
+            in_time = follow(process, log, f"{name.parent.name} {name.name}", time.monotonic() + time_limit)
         finally:
             stop(process)
         where = f"Notebook and log: {partial.relative_to(ROOT)}, {log.name}"
@@ -235,14 +238,15 @@ def fetch_data(options):
 
 
 def list_sessions(options):
-    folders = [(path, ROOT / "runs" / "quick" / path.parent.name if options.quick else path.parent) for path in publish.sessions()]
-    print(f"{'session':24} {'variant':8} {'parameters':>10} {'test accuracy':>18} {'seconds':>8}  where")
+    where = "runs/quick" if options.quick else "sessions"
+    folders = [(path, ROOT / where / path.parent.name) for path in publish.sessions()]
+    print(f"{'session':24} {'variant':8} {'parameters':>10} {'test accuracy':>22} {'seconds':>8}  where")
     for row in publish.overview(folders):
         spread = f" ± {100 * row['sd']:.2f}" if row["sd"] is not None else ""
-        where = "runs/quick" if options.quick else "sessions"
+        accuracy = f"{100 * row['mean']:.2f}{spread} % (n = {row['n']})"
         print(
-            f"{row['session']:24} {row['variant']:8} {row['parameters']:10,} {100 * row['mean']:.2f}{spread} % (n = {row['n']})"
-            f" {row['seconds']:8}  {where}/{row['session']}/README.md"
+            f"{row['session']:24} {row['variant']:8} {row['parameters']:10,} {accuracy:>22} {row['seconds']:8}  "
+            f"{where}/{row['session']}/README.md"
         )
 
 

@@ -126,7 +126,7 @@ def _load_folder(folder):
         try:
             parts.append(datasets.ImageFolder(folder / split))
         except OSError as error:
-            raise DataError(f"{folder / split} is no folder of images: expected <class>/<image> in it ({error}).") from None
+            raise DataError(f"{folder / split}: expected a folder with <class>/<image> in it ({error}).") from None
     train, test = parts
     if train.classes != test.classes:
         raise DataError(f"{folder}: train has the classes {train.classes}, test {test.classes}; they must be the same.")
@@ -140,7 +140,7 @@ def _load_folder(folder):
             image = _read_image(datasets, path)
             if image.shape != first.shape:
                 expected, found = list(first.shape), list(image.shape)
-                raise DataError(f"{path} is {found} (channels, height, width), expected {expected} as in the first image.")
+                raise DataError(f"{path} is {found} (channels, height, width), expected {expected} like the first.")
             images[number] = image
         splits.append(Split(images, torch.tensor(part.targets)))
     title = folder / "name.txt"
@@ -354,8 +354,9 @@ class Loader:
         return math.ceil(len(self.labels) / self.batch_size)
 
     def __iter__(self):
-        n, device = len(self.labels), self.labels.device
-        order = torch.randperm(n, device=device, generator=self.generator) if self.shuffle else torch.arange(n, device=device)
+        order = torch.arange(len(self.labels), device=self.labels.device)
+        if self.shuffle:
+            order = torch.randperm(len(order), device=order.device, generator=self.generator)
         for chosen in order.split(self.batch_size):
             images = self.images[chosen].float() / 255
             if self.augment:

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 def show(name, figure, alt):
     """Display a figure as a PNG under a stable file name, with its text for readers who do not see it."""
     png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=100, facecolor="white")  # opaque: legible on dark pages too
+    figure.savefig(png, format="png", dpi=100, bbox_inches="tight", facecolor="white")  # opaque, for dark pages too
     bundle = {"image/png": base64.b64encode(png.getvalue()).decode(), "text/plain": alt}
     display(bundle, raw=True, metadata={"filename": f"{name}.png", "alt": alt})
 
@@ -78,7 +78,7 @@ def predictions(split, logits, classes, count=10):
     """The first images of a split with what the network says and how sure it is."""
     chosen = torch.arange(min(count, len(split.labels)))
     right = int((logits.argmax(dim=1).cpu() == split.labels)[chosen].sum())
-    figure = _answers(split, logits, classes, chosen, columns=5)
+    figure = _answers(split, logits, classes, chosen)
     return figure, f"The first {len(chosen)} test images with prediction, truth and confidence: {right} are right."
 
 
@@ -92,7 +92,7 @@ def misclassified(split, logits, classes, count=25):
         figure.text(0.5, 0.5, "no mistakes", ha="center", va="center")
         return figure, "There is nothing to see: no test image is misclassified."
     mistakes = ", ".join(f"{classes[split.labels[i]]} as {classes[answers[i]]}" for i in chosen[:5])
-    return _answers(split, logits, classes, chosen, columns=5), (
+    return _answers(split, logits, classes, chosen), (
         f"{len(chosen)} of the {len(wrong)} misclassified test images, the most confident first: {mistakes}"
         + (", and so on." if len(chosen) > 5 else ".")
     )
@@ -112,7 +112,8 @@ def class_accuracy(labels, logits, classes):
     bars = axes.bar(list(accuracies), list(accuracies.values()))
     axes.bar_label(bars, [f"{accuracy:.1%}" for accuracy in accuracies.values()], fontsize=8)
     lowest = min(accuracy for accuracy in accuracies.values() if not math.isnan(accuracy))
-    axes.set(xlabel="class", ylabel="accuracy", ylim=(max(0.0, 1.5 * lowest - 0.5), 1.05 - 0.05 * lowest))
+    room = max(0.01, 1 - lowest)  # above the bars for their labels, and below the shortest
+    axes.set(xlabel="class", ylabel="accuracy", ylim=(max(0.0, lowest - 0.5 * room), 1 + 0.15 * room))
     if max(map(len, classes)) > 4:
         axes.tick_params("x", rotation=45)
     worst, best = min(accuracies, key=accuracies.get), max(accuracies, key=accuracies.get)
@@ -151,9 +152,10 @@ def _draw(axes, image):
     axes.imshow(image.permute(1, 2, 0).squeeze(-1), cmap="gray", vmin=0, vmax=255)
 
 
-def _answers(split, logits, classes, chosen, columns):
+def _answers(split, logits, classes, chosen):
     """Grid of the chosen images, each with the prediction, its probability and the truth."""
     probabilities, answers = logits.softmax(dim=1).cpu().max(dim=1)
+    columns = min(5, len(chosen))
     figure, axes = _image_axes(-(-len(chosen) // columns), columns, size=1.5, title=0.25)
     for axis, index in zip(axes.flat, chosen.tolist(), strict=False):
         _draw(axis, split.images[index])

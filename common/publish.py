@@ -209,7 +209,7 @@ def render(source, executed, records):
 
     prose = {cell.id: cell.source for cell in source.cells if cell.cell_type == "markdown"}
     page = nbformat.from_dict(executed)
-    page.cells = [cell for cell in page.cells if not tags(cell) & {"bootstrap", "start", "injected-parameters", "record"}]
+    page.cells = [cell for cell in page.cells if not tags(cell) & {"bootstrap", "injected-parameters", "record"}]
     for cell in page.cells:
         if cell.cell_type == "markdown":
             cell.source = prose.get(cell.id, cell.source)
@@ -303,7 +303,7 @@ def escape_markdown(value):
 # ---------------------------------------------------------------------------------------------------------------
 # What is the same in every notebook: badges, bootstrap cell, the index in the top-level README
 
-BOOTSTRAP = '''\
+BOOTSTRAP = """\
 # Find the course's code; where this notebook stands alone, as in Colab, fetch it.
 import subprocess
 import sys
@@ -321,7 +321,7 @@ if root is None:
     if missing:
         packages = ["scikit-learn" if package == "sklearn" else package for package in missing]
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *packages], check=True)
-sys.path.insert(0, str(root))'''
+sys.path.insert(0, str(root))"""
 
 
 def write_badges():
@@ -357,13 +357,13 @@ def results(folder):
 
 
 def overview(folders):
-    """One row a session and variant: what `course list` prints and the index shows."""
+    """One row a session and variant: what `course list` prints."""
     rows = []
     for source_path, folder in folders:
         source = read_notebook(source_path)
         records = results(folder)
         groups = _summary(source, source, records)["groups"] if records else []
-        rows += [{"session": source_path.parent.name, "teaches": source.metadata.course.teaches, **group} for group in groups]
+        rows += [{"session": source_path.parent.name, **group} for group in groups]
     return rows
 
 

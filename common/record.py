@@ -32,7 +32,7 @@ class ParameterError(ValueError):
 def read_schema(source):
     """Read the parameters cell: {name: {"default": …, "type": …, "min": …, "max": …, "choices": […]}}.
 
-    A line is `name = value  #@param {"type": "number", "min": 0}` or `name = value  #@param ["one", "two"]`: what
+    A line is `name = value  # @param {"type": "number", "min": 0}` or `name = value  # @param ["one", "two"]`: what
     Colab shows as a form.
     """
     schema = {}
@@ -90,12 +90,12 @@ def describe(schema):
 def find_parameters(inputs, namespace):
     """Check the parameters of a running notebook and return their values.
 
-    `inputs` are the sources of the cells that were run so far (IPython's `In`): the last one with #@param lines is the
+    `inputs` are the sources of the cells that were run so far (IPython's `In`): the last one with # @param lines is the
     parameters cell, and papermill's cell behind it may name nothing else. `namespace` (`globals()`) holds the values.
     """
     position = max((number for number, source in enumerate(inputs) if read_schema(source)), default=None)
     if position is None:
-        raise ParameterError("Run the parameters cell first: the one with the #@param lines.")
+        raise ParameterError("Run the parameters cell first: the one with the # @param lines.")
     schema = read_schema(inputs[position])
     names = set(schema)
     for source in inputs[position + 1 :]:
