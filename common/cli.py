@@ -24,6 +24,10 @@ class UsageError(Exception):
     """The command cannot be carried out as given; the message is one sentence that says what to do."""
 
 
+class Stopped(Exception):
+    """Somebody ended the command, with Ctrl-C or `kill`."""
+
+
 class RunError(Exception):
     """A notebook did not run to its end; the message says where and why."""
 
@@ -31,15 +35,21 @@ class RunError(Exception):
 def main(arguments=None):
     """Entry point: exit code 0, 1 where the work failed, 2 where the command was wrong."""
     options = parse_arguments(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, raise_stopped)
     try:
         options.command(options)
     except (UsageError, ParameterError) as error:
         print(f"course: {error}", file=sys.stderr)
         return 2
-    except (RunError, publish.PublishError, OSError) as error:
+    except (RunError, Stopped, publish.PublishError, OSError) as error:
         print(f"course: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def raise_stopped(*_):
+    raise Stopped("stopped; the same command goes on from the last finished epoch.")
 
 
 def parse_arguments(arguments):

@@ -38,8 +38,11 @@ def fit(model, train, test, optimizer, *, epochs, schedule=None, held_out=None, 
     `checkpoint` is a file to save to after each epoch. Where it exists, training goes on from there: on a CPU it ends
     with the same weights and history, to the bit, as a run that was never interrupted.
 
-    Raises ValueError if the checkpoint belongs to other settings, ArithmeticError if the loss is no longer finite.
+    Raises ValueError if the checkpoint belongs to another training or ReduceLROnPlateau has nothing to look at, and
+    ArithmeticError if the loss is no longer finite.
     """
+    if isinstance(schedule, ReduceLROnPlateau) and not held_out:
+        raise ValueError("ReduceLROnPlateau needs the loader held_out: the test set must not decide the learning rate.")
     history = History()
     if checkpoint:
         state = TrainingState(model, train, optimizer, schedule, epochs, bfloat16)
@@ -182,8 +185,8 @@ class TrainingState:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             settings = state["settings"]
-        except Exception as error:  # torch.load has no exception of its own for a damaged file
-            raise ValueError(f"{path} is not a checkpoint of this course ({error}): delete it.") from None
+        except Exception:  # torch.load has no exception of its own for a damaged file, and advises to trust it
+            raise ValueError(f"{path} is damaged or not a checkpoint of this course: delete it.") from None
         other = [key for key, value in self.settings.items() if settings.get(key) != value]
         if other:
             raise ValueError(

@@ -51,7 +51,7 @@ def summary(model, input_size):
 
     text = io.StringIO()
     with torch.random.fork_rng(), contextlib.redirect_stdout(text):
-        print_summary(copy.deepcopy(model).cpu().eval(), input_size, device="cpu")
+        print_summary(copy.deepcopy(model).cpu().float().eval(), input_size, device="cpu")
     return text.getvalue().strip()
 
 
@@ -79,7 +79,7 @@ def receptive_field(model, input_size):
             }
         )
 
-    model = copy.deepcopy(model).cpu().eval()
+    model = copy.deepcopy(model).cpu().float().eval()
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
             layer.register_forward_hook(add)

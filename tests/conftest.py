@@ -1,0 +1,98 @@
+"""Fixtures: the embedded digits, and a copy of the course in which tests may run, break and publish things."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from common import data
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)  # these networks are small: more threads only wait for each other
+
+
+@pytest.fixture(scope="session")
+def digits():
+    return data.load("digits")
+
+
+class Course:
+    """A copy of the course, and its command in a process of its own."""
+
+    def __init__(self, root):
+        self.root = root
+        for name in ("common", "sessions", "benchmarks"):
+            shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("pyproject.toml", "README.md"):
+            shutil.copy(ROOT / name, root / name)
+
+    def environment(self):
+        return {**os.environ, "PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1"}
+
+    def start(self, *arguments):
+        command = [sys.executable, "-m", "common", *map(str, arguments)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, cwd=self.root, env=self.environment(), **pipes)
+
+    def __call__(self, *arguments):
+        process = self.start(*arguments)
+        process.stdout_text, process.stderr_text = process.communicate(timeout=300)
+        return process
+
+    def add_session(self, name, code, schema='seed = 0  # @param {"type": "integer", "min": 0}'):
+        """A session whose one deciding cell is `code`, which must define `accuracy`; it takes a second to run."""
+        parameters = [
+            'profile = "full"  # @param ["full", "quick"]',
+            'variant = "A"  # @param ["A"]',
+            'target = 0.5  # @param {"type": "number", "min": 0, "max": 1}',
+            'checkpoint = ""  # @param {"type": "string"}',
+            'weights = ""  # @param {"type": "string"}',
+            schema,
+        ]
+        record = (
+            "from torch import nn\n"
+            "from common import data\n"
+            "from common.train import History\n"
+            "history = History([{'epoch': 1, 'test_accuracy': accuracy}])\n"
+            "metrics = {'test_accuracy': accuracy, 'parameters': 6}\n"
+            "run.finish(nn.Linear(2, 2), data.load('digits'), 'cpu', history, metrics)"
+        )
+        cells = [
+            new_markdown_cell("# A test\n\n<!-- badges -->\n<!-- /badges -->", id="title"),
+            new_code_cell("", id="bootstrap", metadata={"tags": ["bootstrap"]}),
+            new_code_cell("\n".join(parameters), id="parameters", metadata={"tags": ["parameters"]}),
+            new_code_cell(f"from common.record import Run\nrun = Run({name!r}, In, globals())", id="start"),
+            new_code_cell(code, id="work"),
+            new_markdown_cell("## What was learned\n\nNothing.", id="learnings"),
+            new_code_cell(record, id="record", metadata={"tags": ["record"]}),
+        ]
+        course = {"teaches": "nothing", "claimed": "50 %", "headline": "A", "seeds": {"A": 2}}
+        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        notebook = new_notebook(cells=cells, metadata={"course": course, "kernelspec": kernel})
+        folder = self.root / "sessions" / name
+        folder.mkdir()
+        nbformat.write(notebook, folder / "session.ipynb")
+        (folder / "quick.yaml").write_text("profile: quick\n")
+        assert self("badges").returncode == 0
+
+
+@pytest.fixture(scope="session")
+def course(tmp_path_factory):
+    """One copy for tests that leave it as it was."""
+    return Course(tmp_path_factory.mktemp("course"))
+
+
+@pytest.fixture
+def own_course(tmp_path):
+    """A copy for one test alone."""
+    return Course(tmp_path / "course")

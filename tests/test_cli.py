@@ -1,0 +1,211 @@
+"""The command `course`, in processes of its own: wrong use, good runs, and what is left when a run fails."""
+
+import json
+import os
+import signal
+import time
+
+import nbformat
+import pytest
+from safetensors.torch import load_file
+
+from common import publish
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "s99"], "'s99' names 0 sessions, it must name one of s0"),
+        (["run", "s06", "-p", "epoch", "3"], "There is no parameter epoch"),
+        (["run", "s06", "-p", "epochs", "three"], "epochs must be an integer, not 'three'"),
+        (["run", "s06", "-p", "lr", "nan"], "lr must be from 0 to 10, not nan"),
+        (["run", "s06", "--seed", "-1"], "seed must be from 0"),
+        (["run", "s06", "-p", "variant", "C"], "variant must be one of 'B', 'A', not 'C'"),
+        (["publish"], "Give the executed notebooks"),
+        (["runn", "s06"], "invalid choice"),
+        (["run", "s06", "--profile", "fast"], "invalid choice"),
+    ],
+)
+def test_wrong_use_is_one_sentence_and_exit_code_2(course, arguments, message):
+    process = course(*arguments)
+    assert process.returncode == 2
+    assert message in process.stderr_text
+    assert "Traceback" not in process.stderr_text
+    assert not (course.root / "runs").exists()
+
+
+def test_parameters_are_listed(course):
+    process = course("params", "s06")
+    assert process.returncode == 0
+    assert "epochs = 20  (integer, at least 1, at most 1000)" in process.stdout_text
+
+
+def test_data_are_fetched_or_the_reason_is_told(course):
+    assert "digits: 1437 + 360 images" in course("data", "digits").stdout_text
+    process = course("data", "folder:nowhere")
+    assert process.returncode == 1
+    assert "expected a folder with <class>/<image>" in process.stderr_text
+
+
+@pytest.fixture(scope="module")
+def quick_run(tmp_path_factory):
+    """Session 6, executed for one epoch in a copy of the course."""
+    from conftest import Course
+
+    course = Course(tmp_path_factory.mktemp("quick"))
+    process = course("run", "s06", "--profile", "quick", "-p", "epochs", "2", "--seed", "5")
+    assert process.returncode == 0, process.stderr_text
+    return course, process
+
+
+def test_a_run_leaves_a_notebook_weights_and_a_log(quick_run):
+    course, process = quick_run
+    folder = course.root / "runs" / "quick" / "s06_under_10k"
+    name = "B-seed-5-epochs-2"  # what was chosen besides the profile stands in the name
+    assert sorted(path.name for path in folder.iterdir()) == [f"{name}.ipynb", f"{name}.safetensors"]
+    assert "Epoch  2" in process.stdout_text
+    assert not list((course.root / "logs").rglob("*.checkpoint"))
+
+    notebook = nbformat.read(folder / f"{name}.ipynb", 4)
+    record = publish.read_record(notebook, name)
+    assert record["params"]["epochs"] == 2
+    assert record["params"]["dataset"] == "digits"
+    assert record["seed"] == 5
+    assert len(record["history"]) == 2
+    assert record["metrics"]["parameters"] == 9404
+    assert record["dataset"]["test"] == 360
+    assert set(record["seconds"]) == {"data", "train", "eval"}
+    assert sum(tensor.numel() for key, tensor in load_file(folder / f"{name}.safetensors").items() if "num" not in key)
+    assert str(course.root) not in json.dumps(notebook), "a path of this machine"
+    printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
+    last = record["history"][-1]
+    assert f"Average loss: {last['test_loss']:.4f}, Accuracy: {round(last['test_accuracy'] * 360)}/360" in printed
+
+
+def test_a_quick_run_is_published_elsewhere_but_not_among_the_results(quick_run):
+    course, _ = quick_run
+    notebook = course.root / "runs" / "quick" / "s06_under_10k" / "B-seed-5-epochs-2.ipynb"
+    process = course("publish", notebook)
+    assert process.returncode == 1
+    assert "quick profile" in process.stderr_text
+    process = course("publish", notebook, "--to", course.root / "page")
+    assert process.returncode == 0, process.stderr_text
+    readme = (course.root / "page" / "README.md").read_text()
+    assert "This is the quick profile" in readme
+    assert "epochs = 2 instead of 20" in readme
+    for image in (course.root / "page" / "images").iterdir():
+        assert f"](images/{image.name})" in readme
+    assert "![png]" not in readme
+    assert "Traceback" not in readme
+    assert "B-seed-5" in "".join(path.name for path in notebook.parent.iterdir())
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Failures
+
+
+def files(course, name):
+    return sorted(str(path.relative_to(course.root)) for path in course.root.glob(f"runs/full/{name}/*"))
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("accuracy = 1 / 0", "in the cell 'work', ZeroDivisionError: division by zero."),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "Kernel died"),
+    ],
+)
+def test_a_notebook_that_fails_says_where_and_leaves_no_result(own_course, code, reason):
+    own_course.add_session("s99_test", code)
+    process = own_course("run", "s99")
+    assert process.returncode == 1
+    assert reason in process.stderr_text
+    assert "Traceback" not in process.stderr_text
+    assert files(own_course, "s99_test") == []
+    for ending in ("ipynb", "log"):
+        assert (own_course.root / "logs" / "full" / "s99_test" / f"A-seed-0.{ending}").exists()
+
+
+def test_a_notebook_that_hangs_is_stopped(own_course):
+    own_course.add_session("s99_test", f"import os, time\nprint('Epoch', os.getpid(), flush=True)\n{HANG}")
+    process = own_course("run", "s99", "--time-limit", "0.003")
+    assert process.returncode == 1
+    assert "took longer than 0.003 hours" in process.stderr_text
+    assert files(own_course, "s99_test") == []
+    kernel = int(process.stdout_text.split()[-1])
+    assert not alive(kernel)
+
+
+HANG = "time.sleep(600)"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_command_takes_its_kernel_along(own_course, number):
+    own_course.add_session("s99_test", f"import os, time\nprint('Epoch', os.getpid(), flush=True)\n{HANG}")
+    process = own_course.start("run", "s99")
+    kernel = int(process.stdout.readline().split()[-1])
+    assert alive(kernel)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "stopped" in error
+    assert not alive(kernel)
+    assert files(own_course, "s99_test") == []
+
+
+def test_the_same_run_is_not_executed_twice_at_once(own_course):
+    own_course.add_session("s99_test", f"import os, time\nprint('Epoch', os.getpid(), flush=True)\n{HANG}")
+    first = own_course.start("run", "s99")
+    first.stdout.readline()
+    second = own_course("run", "s99")
+    assert second.returncode == 1
+    assert "is being executed already" in second.stderr_text
+    first.terminate()
+    first.communicate(timeout=30)
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_result(own_course):
+    """SIGKILL for everything in the middle of a real session; run again, it ends like one that was never killed."""
+    arguments = ["run", "s06", "--profile", "quick", "-p", "epochs", "4"]
+    killed = own_course.start(*arguments)
+    for line in killed.stdout:
+        if "Epoch  2" in line:
+            break
+    killed.kill()
+    killed.wait()
+    time.sleep(0.2)
+    for kernel in processes_in(own_course.root):
+        os.kill(kernel, signal.SIGKILL)
+    folder = own_course.root / "runs" / "quick" / "s06_under_10k"
+    assert list(folder.iterdir()) == []
+    resumed = own_course(*arguments)
+    assert resumed.returncode == 0, resumed.stderr_text
+    name = "B-seed-0-epochs-4"
+    one = publish.read_record(nbformat.read(folder / f"{name}.ipynb", 4), name)
+    log = (own_course.root / "logs" / "quick" / "s06_under_10k" / f"{name}.log").read_text()
+    assert "Going on after epoch" in log
+    (folder / f"{name}.ipynb").unlink()
+    assert own_course(*arguments).returncode == 0
+    two = publish.read_record(nbformat.read(folder / f"{name}.ipynb", 4), name)
+    assert one["history"] == two["history"]
+    assert one["weights"]["sha256"] == two["weights"]["sha256"]
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def processes_in(folder):
+    """Processes whose working folder this is: papermill and its kernel."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.readlink(f"/proc/{pid}/cwd") == str(folder):
+                found.append(int(pid))
+        except OSError:
+            continue
+    return found

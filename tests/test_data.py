@@ -1,0 +1,331 @@
+"""Data sets: what is read, what is refused, how it is downloaded, and what the batches hold."""
+
+import gzip
+import hashlib
+import http.server
+import io
+import os
+import pickle
+import tarfile
+import threading
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
+
+from common import data
+
+# ---------------------------------------------------------------------------------------------------------------
+# Reading
+
+
+def test_digits_are_scikit_learns(digits):
+    from sklearn.datasets import load_digits
+
+    assert digits.name == "digits"
+    assert (len(digits.train.labels), len(digits.test.labels)) == (1437, 360)
+    labels = torch.cat([digits.train.labels, digits.test.labels])
+    assert torch.equal(labels.bincount(), torch.from_numpy(load_digits().target).bincount())
+    assert digits.train.images.shape[1:] == (1, 28, 28)
+    assert digits.train.images.dtype == torch.uint8
+    pixels = digits.train.images.double() / 255
+    assert digits.mean[0] == pytest.approx(float(pixels.mean()), abs=1e-9)
+    assert digits.std[0] == pytest.approx(float(pixels.std(correction=0)), abs=1e-9)
+
+
+def test_no_image_is_in_both_splits(digits):
+    train = {image.numpy().tobytes() for image in digits.train.images}
+    assert not any(image.numpy().tobytes() in train for image in digits.test.images)
+
+
+def test_held_out_images_are_always_the_same_and_nothing_is_lost(digits):
+    rest, held_out = data.hold_out(digits.train, 100)
+    assert len(held_out.labels) == 100
+    again = data.hold_out(digits.train, 100)[1]
+    assert torch.equal(held_out.images, again.images)
+    labels = torch.cat([rest.labels, held_out.labels])
+    assert torch.equal(labels.bincount(), digits.train.labels.bincount())
+    with pytest.raises(data.DataError, match="hold out"):
+        data.hold_out(digits.train, len(digits.train.labels))
+
+
+def test_an_unknown_data_set_is_refused_with_the_names_there_are():
+    with pytest.raises(data.DataError, match=r"no data set 'mnits'.*mnist, cifar10, digits"):
+        data.load("mnits")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A tiny folder of images, two classes, with a display name."""
+    for split, count in (("train", 3), ("test", 2)):
+        for label, name in enumerate(("cat", "dog")):
+            path = tmp_path / "pets" / split / name
+            path.mkdir(parents=True)
+            for number in range(count):
+                pixels = np.full((6, 8, 3), 40 * label + number, dtype=np.uint8)
+                Image.fromarray(pixels).save(path / f"{number}.png")
+    (tmp_path / "pets" / "name.txt").write_text("Two pets\n")
+    return tmp_path
+
+
+def test_a_folder_of_images(folder):
+    pets = data.load("folder:pets", folder)
+    assert pets.name == "Two pets"
+    assert pets.classes == ("cat", "dog")
+    assert pets.train.images.shape == (6, 3, 6, 8)
+    assert pets.test.labels.tolist() == [0, 0, 1, 1]
+    assert pets.train.images[4, 0, 0, 0] == 41
+    before = pets.sha256
+    Image.new("RGB", (8, 6), "red").save(folder / "pets" / "train" / "cat" / "0.png")
+    assert data.load("folder:pets", folder).sha256 != before
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda pets: Image.new("RGB", (9, 6)).save(pets / "train" / "dog" / "1.png"), r"1\.png is \[3, 6, 9\].*expected"),
+        (lambda pets: (pets / "test" / "cat" / "0.png").write_bytes(b"no image"), r"0\.png is not a readable image"),
+        (lambda pets: (pets / "test" / "cat").rename(pets / "test" / "cow"), r"must be the same"),
+        (lambda pets: (pets / "test").rename(pets / "tset"), r"test: expected a folder"),
+    ],
+)
+def test_a_bad_folder_is_refused_by_name(folder, damage, message):
+    damage(folder / "pets")
+    with pytest.raises(data.DataError, match=message):
+        data.load("folder:pets", folder)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Downloading, from servers on this machine
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """Start a server for some files {path: bytes}; returns its address. Only such servers are mirrors in these tests."""
+    servers = []
+
+    def start(files, cut=None):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):  # noqa: N802
+                content = files.get(self.path)
+                self.send_response(200 if content is not None else 404)
+                self.send_header("Content-Length", str(len(content or b"")))
+                self.end_headers()
+                self.wfile.write((content or b"")[:cut])
+
+            def log_message(self, *_):
+                pass
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    monkeypatch.delenv("COURSE_MIRROR", raising=False)
+    monkeypatch.setattr(data, "MNIST_MIRRORS", [])
+    monkeypatch.setattr(data, "CIFAR10_MIRRORS", [])
+    yield start
+    for server in servers:
+        server.shutdown()
+
+
+@pytest.fixture
+def mnist(monkeypatch):
+    """A MNIST of 30 + 10 images in its real file format: the archives by path; the checksums are set to theirs."""
+    generator = np.random.default_rng(0)
+    archives, files = {}, {}
+    for split, count in (("train", 30), ("t10k", 10)):
+        images = generator.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        labels = np.arange(count, dtype=np.uint8) % 10
+        header = np.array([0x803, count, 28, 28], dtype=">i4").tobytes()
+        raw = {f"{split}-images-idx3-ubyte": header + images.tobytes()}
+        raw[f"{split}-labels-idx1-ubyte"] = np.array([0x801, count], dtype=">i4").tobytes() + labels.tobytes()
+        for name, content in raw.items():
+            archive = gzip.compress(content)
+            archives[f"/{name}.gz"] = archive
+            files[name] = (hashlib.md5(archive).hexdigest(), hashlib.sha256(content).hexdigest())
+    monkeypatch.setattr(data, "MNIST_FILES", files)
+    return archives
+
+
+def left_over(root):
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+def test_the_real_mnist_is_what_is_asked_for():
+    assert sorted(data.MNIST_FILES) == [
+        "t10k-images-idx3-ubyte",
+        "t10k-labels-idx1-ubyte",
+        "train-images-idx3-ubyte",
+        "train-labels-idx1-ubyte",
+    ]
+    from torchvision.datasets import CIFAR10, MNIST
+
+    assert {f"{name}.gz": md5 for name, (md5, _) in data.MNIST_FILES.items()} == dict(MNIST.resources)
+    assert data.CIFAR10_ARCHIVE == (CIFAR10.filename, CIFAR10.tgz_md5)
+
+
+def test_mnist_is_downloaded_once(tmp_path, serve, mnist, monkeypatch):
+    monkeypatch.setattr(data, "MNIST_MIRRORS", [serve(mnist)])
+    first = data.load("mnist", tmp_path)
+    assert first.train.images.shape == (30, 1, 28, 28)
+    assert first.test.labels.tolist() == list(range(10))
+    assert left_over(tmp_path) == sorted(f"MNIST/raw/{name}" for name in data.MNIST_FILES)
+    monkeypatch.setattr(data, "MNIST_MIRRORS", ["http://127.0.0.1:9/gone"])
+    assert data.load("mnist", tmp_path).sha256 == first.sha256
+
+
+def test_the_next_mirror_is_taken_when_one_fails(tmp_path, serve, mnist, monkeypatch):
+    wrong = {path: gzip.compress(b"something else") for path in mnist}
+    mirrors = ["http://127.0.0.1:9", serve({}), serve(wrong), serve(mnist, cut=20), serve(mnist)]
+    monkeypatch.setattr(data, "MNIST_MIRRORS", mirrors)
+    assert len(data.load("mnist", tmp_path).train.labels) == 30
+
+
+def test_the_users_own_mirror_comes_first(tmp_path, serve, mnist, monkeypatch):
+    monkeypatch.setattr(data, "MNIST_MIRRORS", ["http://127.0.0.1:9"])
+    monkeypatch.setenv("COURSE_MIRROR", serve(mnist) + "/")
+    assert len(data.load("mnist", tmp_path).train.labels) == 30
+
+
+@pytest.mark.parametrize("cut", [None, 20])
+def test_nothing_is_left_of_a_download_that_fails(tmp_path, serve, mnist, monkeypatch, cut):
+    files = {path: b"wrong" for path in mnist} if cut is None else mnist
+    monkeypatch.setattr(data, "MNIST_MIRRORS", [serve(files, cut)])
+    with pytest.raises(data.DataError, match=r"could not be downloaded.*COURSE_MIRROR") as error:
+        data.load("mnist", tmp_path)
+    assert "\n  http://127.0.0.1" in str(error.value)
+    assert left_over(tmp_path) == []
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: bytes([content[0] ^ 1]) + content[1:]])
+def test_a_damaged_file_is_named(tmp_path, serve, mnist, monkeypatch, damage):
+    monkeypatch.setattr(data, "MNIST_MIRRORS", [serve(mnist)])
+    data.load("mnist", tmp_path)
+    path = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(data.DataError, match=r"train-images-idx3-ubyte is damaged: expected SHA-256"):
+        data.load("mnist", tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path, serve, mnist, monkeypatch):
+    monkeypatch.setattr(data, "MNIST_MIRRORS", [serve(mnist)])
+    (tmp_path / "MNIST").write_text("a file where a folder should be")
+    with pytest.raises(data.DataError, match="Cannot write to"):
+        data.load("mnist", tmp_path)
+
+
+def cifar10_archive():
+    """The format of CIFAR-10 with 20 + 10 images, and the MD5 of each file in it."""
+    files = {}
+    for name, count in [(f"data_batch_{number}", 4) for number in range(1, 6)] + [("test_batch", 10)]:
+        images = np.arange(count * 3072, dtype=np.uint32).astype(np.uint8).reshape(count, 3072)
+        files[name] = pickle.dumps({"data": images, "labels": list(range(count))})
+    files["batches.meta"] = pickle.dumps({"label_names": [f"class {number}" for number in range(10)]})
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue(), {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
+
+
+@pytest.fixture
+def cifar10(monkeypatch):
+    from torchvision.datasets import CIFAR10
+
+    archive, md5 = cifar10_archive()
+    monkeypatch.setattr(data, "CIFAR10_ARCHIVE", (CIFAR10.filename, hashlib.md5(archive).hexdigest()))
+    monkeypatch.setattr(CIFAR10, "train_list", [[f"data_batch_{n}", md5[f"data_batch_{n}"]] for n in range(1, 6)])
+    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", md5["test_batch"]]])
+    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": md5["batches.meta"]})
+    return {f"/{CIFAR10.filename}": archive}
+
+
+def test_cifar10_is_downloaded_and_unpacked(tmp_path, serve, cifar10, monkeypatch):
+    monkeypatch.setattr(data, "CIFAR10_MIRRORS", [serve({}), serve(cifar10)])
+    found = data.load("cifar10", tmp_path)
+    assert found.train.images.shape == (20, 3, 32, 32)
+    assert found.classes[3] == "class 3"
+    # the first image counts through red, then green: the order of the bytes is channels, rows, columns
+    assert found.train.images[0, 1, 0, :3].tolist() == [1024 % 256, 1025 % 256, 1026 % 256]
+    assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]
+
+
+def test_a_damaged_cifar10_is_not_unpacked(tmp_path, cifar10, monkeypatch):
+    ((name, archive),) = cifar10.items()
+    (tmp_path / name[1:]).write_bytes(archive[:-10])
+    with pytest.raises(data.DataError, match=r"cifar-10-python\.tar\.gz is damaged"):
+        data.load("cifar10", tmp_path)
+    assert not (tmp_path / "cifar-10-batches-py").exists()
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Batches
+
+
+def loader(digits, **options):
+    return data.Loader(digits.train, 100, digits.mean, digits.std, **options)
+
+
+def test_an_epoch_has_each_image_once_normalised(digits):
+    batches = list(loader(digits, shuffle=True))
+    assert len(batches) == len(loader(digits)) == 15
+    images = torch.cat([images for images, _ in batches])
+    assert float(images.mean()) == pytest.approx(0, abs=1e-5)
+    assert float(images.std()) == pytest.approx(1, abs=1e-3)
+    pixels = (images * digits.std[0] + digits.mean[0]).mul(255).round().byte()
+    assert sorted(image.numpy().tobytes() for image in pixels) == sorted(
+        image.numpy().tobytes() for image in digits.train.images
+    )
+    assert torch.equal(torch.cat([labels for _, labels in batches]).bincount(), digits.train.labels.bincount())
+
+
+def test_the_seed_decides_order_and_augmentation(digits):
+    augment = data.Augment(rotate=10, shift=2, scale=0.1, flip=True, crop_padding=2)
+
+    def first_two_epochs(seed):
+        batches = loader(digits, shuffle=True, augment=augment, seed=seed)
+        return [torch.cat([images for images, _ in batches]) for _ in range(2)]
+
+    one, again, other = first_two_epochs(1), first_two_epochs(1), first_two_epochs(2)
+    assert torch.equal(torch.stack(one), torch.stack(again))
+    assert not torch.equal(one[0], one[1])
+    assert not torch.equal(one[0], other[0])
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 24)])
+@pytest.mark.parametrize(
+    ("angle", "zoom", "right", "down"), [(10, 1, 0, 0), (-7, 1, 0, 0), (0, 1.1, 0, 0), (8, 0.9, 0, 0), (0, 1, 2, -1)]
+)
+def test_affine_changes_are_torchvisions(monkeypatch, shape, angle, zoom, right, down):
+    images = torch.rand(2, *shape)
+    # The draws from 0 to 1 that give this change. Ours says where a pixel comes from, so the image moves the other way.
+    augment = data.Augment(rotate=20, shift=4, scale=0.5)
+    draws = torch.tensor([angle / 20, (zoom - 1) / 0.5, right / 4, down / 4])
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: ((draws + 1) / 2)[:, None].repeat(1, 2))
+    ours = augment(images, None)
+    theirs = transforms.affine(
+        images, angle=-angle, translate=[-right, -down], scale=zoom, shear=[0, 0], interpolation=InterpolationMode.BILINEAR
+    )
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+
+
+def test_crops_are_windows_of_the_padded_image():
+    image = torch.arange(1, 26, dtype=torch.float)[None, None].reshape(1, 1, 5, 5)
+    padded = torch.nn.functional.pad(image, (2, 2, 2, 2))[0, 0]
+    windows = {tuple(padded[y : y + 5, x : x + 5].flatten().tolist()) for y in range(5) for x in range(5)}
+    crops = data.Augment(crop_padding=2)(image.repeat(500, 1, 1, 1), torch.Generator().manual_seed(0))
+    assert {tuple(crop.flatten().tolist()) for crop in crops} == windows
+
+
+def test_half_of_the_images_are_flipped(digits):
+    images = digits.train.images.float()
+    flipped = data.Augment(flip=True)(images, torch.Generator().manual_seed(0))
+    chosen = (flipped != images).flatten(1).any(dim=1)
+    assert torch.equal(flipped[chosen], images[chosen].flip(3))
+    assert 0.4 < chosen.double().mean() < 0.6

@@ -1,0 +1,74 @@
+"""The networks: shapes, budgets and receptive fields, against torchsummary and against gradients."""
+
+import re
+
+import pytest
+import torch
+
+from common import model, utils
+
+NETWORKS = [(model.under_10k, 9_404), (model.under_20k, 19_088)]
+
+
+@pytest.mark.parametrize(("build", "parameters"), NETWORKS)
+def test_budget_and_shape(build, parameters):
+    network = build(dropout=0.1)
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+    assert utils.count_parameters(network) == parameters
+    assert network(torch.rand(3, 1, 28, 28)).shape == (3, 10)
+
+
+@pytest.mark.parametrize(("build", "parameters"), NETWORKS)
+def test_summary_is_torchsummarys_and_leaves_the_model_alone(build, parameters):
+    network = build()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    generator = torch.get_rng_state()
+    table = utils.summary(network, (1, 28, 28))
+    assert re.search(rf"Total params: {parameters:,}\b", table)
+    assert network.training
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize("build", [build for build, _ in NETWORKS])
+def test_receptive_field_is_the_one_that_gradients_see(build):
+    """The pixels that the middle of each convolution's output depends on, in a network on a large image."""
+    network = build().double().eval()
+    size = 99
+    for layer, row in zip(convolutions_and_pools(network), utils.receptive_field(network, (1, 28, 28)), strict=True):
+        image = torch.rand(1, 1, size, size, dtype=torch.double, requires_grad=True)
+        output = run_until(network, layer, image)
+        middle = output.shape[-1] // 2
+        (gradient,) = torch.autograd.grad(output[0, :, middle, middle].sum(), image)
+        seen = gradient[0, 0].nonzero()
+        assert (seen.max(dim=0).values - seen.min(dim=0).values + 1).tolist() == [row["field"]] * 2, row
+
+
+def convolutions_and_pools(network):
+    kinds = torch.nn.Conv2d, torch.nn.MaxPool2d, torch.nn.AvgPool2d
+    return [layer for layer in network.modules() if isinstance(layer, kinds)]
+
+
+def run_until(network, last, image):
+    """The output of layer `last`; ReLU and max-pooling are replaced, because they pass only part of the gradients on."""
+    for layer in [module for module in network.modules() if not list(module.children())]:
+        if isinstance(layer, torch.nn.MaxPool2d):
+            image = torch.nn.functional.avg_pool2d(image, layer.kernel_size)
+        elif not isinstance(layer, torch.nn.ReLU):
+            image = layer(image)
+        if layer is last:
+            return image
+    raise AssertionError("layer not found")
+
+
+def test_the_last_layer_sees_the_whole_image():
+    assert utils.receptive_field(model.under_10k(), (1, 28, 28))[-1]["field"] >= 28
+
+
+def test_dropout_stands_where_the_session_says():
+    def dropouts(build):
+        blocks = [layer for layer in build(dropout=0.1) if isinstance(layer, model.ConvBlock)]
+        return [any(isinstance(part, torch.nn.Dropout) for part in block) for block in blocks]
+
+    assert dropouts(model.under_10k) == [True] * 4 + [False] * 2 + [True] * 2 + [False] * 3
+    assert dropouts(model.under_20k) == [True] * 6 + [False] * 2

@@ -1,0 +1,269 @@
+"""The training loop: what it computes, and that a killed run ends like one that was never killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, StepLR
+
+from common import data, train, utils
+from common.model import under_10k
+
+
+def parts(digits, shuffle=True, augment=None, dropout=0.0, seed=0):
+    """A small network, its loaders and its optimiser."""
+    few = data.Split(digits.train.images[:200], digits.train.labels[:200])
+    statistics = {"mean": digits.mean, "std": digits.std}
+    utils.set_seed(seed)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 16), nn.ReLU(), nn.Dropout(dropout), nn.Linear(16, 10))
+    train_loader = data.Loader(few, 32, augment=augment, shuffle=shuffle, seed=seed, **statistics)
+    test_loader = data.Loader(digits.test, 100, **statistics)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
+    return model, train_loader, test_loader, optimizer
+
+
+def test_the_loop_does_what_a_plain_loop_does(digits):
+    model, train_loader, test_loader, optimizer = parts(digits, shuffle=False)
+    schedule = OneCycleLR(optimizer, 0.02, total_steps=2 * len(train_loader))
+    history = train.fit(model, train_loader, test_loader, optimizer, epochs=2, schedule=schedule)
+
+    plain, train_loader, _, optimizer = parts(digits, shuffle=False)
+    schedule = OneCycleLR(optimizer, 0.02, total_steps=2 * len(train_loader))
+    losses = []
+    for _ in range(2):
+        for images, labels in train_loader:
+            loss = nn.CrossEntropyLoss()(plain(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            losses.append((loss.item(), len(labels)))
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), plain.parameters(), strict=True))
+    second = losses[len(losses) // 2 :]
+    mean = sum(loss * count for loss, count in second) / sum(count for _, count in second)
+    assert history["train_loss"][1] == pytest.approx(mean, rel=1e-5)
+
+
+def test_evaluation_agrees_with_scikit_learn_and_leaves_the_mode(digits):
+    from sklearn.metrics import accuracy_score, log_loss
+
+    model, _, test_loader, _ = parts(digits, dropout=0.5)
+    loss, accuracy = train.evaluate(model, test_loader)
+    logits = train.predict(model, test_loader)
+    labels = digits.test.labels.numpy()
+    assert model.training
+    assert accuracy == pytest.approx(accuracy_score(labels, logits.argmax(dim=1).numpy()))
+    assert loss == pytest.approx(log_loss(labels, logits.double().softmax(dim=1).numpy()), rel=1e-5)
+
+
+def test_each_scheduler_steps_when_it_should(digits):
+    def run(make, **options):
+        model, train_loader, test_loader, optimizer = parts(digits)
+        return train.fit(model, train_loader, test_loader, optimizer, epochs=4, schedule=make(optimizer), **options)
+
+    step = run(lambda optimizer: StepLR(optimizer, 2, 0.1))
+    assert step["lr"] == pytest.approx([0.02, 0.02, 0.002, 0.002])
+    one_cycle = run(lambda optimizer: OneCycleLR(optimizer, 0.02, total_steps=28, pct_start=0.25))["lr"]
+    assert one_cycle[0] == pytest.approx(0.02 / 25)
+    assert one_cycle[1] > one_cycle[2] > one_cycle[3]
+
+
+def test_a_plateau_is_one_of_the_held_out_loss(digits):
+    """PyTorch's scheduler, fed with the losses of the history, gives the same rates."""
+    model, train_loader, test_loader, optimizer = parts(digits)
+    schedule = ReduceLROnPlateau(optimizer, factor=0.1, patience=0, threshold=0.3)
+    held_out = data.Loader(data.Split(digits.train.images[200:250], digits.train.labels[200:250]), 50, (0,), (1,))
+    history = train.fit(model, train_loader, test_loader, optimizer, epochs=6, schedule=schedule, held_out=held_out)
+    _, _, _, optimizer = parts(digits)
+    schedule, rates = ReduceLROnPlateau(optimizer, factor=0.1, patience=0, threshold=0.3), []
+    for loss in history["held_out_loss"]:
+        rates.append(optimizer.param_groups[0]["lr"])
+        schedule.step(loss)
+    assert history["lr"] == rates
+    assert len(set(rates)) > 1
+    with pytest.raises(ValueError, match="held_out"):
+        train.fit(model, train_loader, test_loader, optimizer, epochs=1, schedule=schedule)
+
+
+def test_the_test_set_decides_nothing(digits):
+    def weights(labels):
+        model, train_loader, _, optimizer = parts(digits)
+        test_loader = data.Loader(data.Split(digits.test.images, labels), 100, digits.mean, digits.std)
+        schedule = ReduceLROnPlateau(optimizer, patience=0)
+        train.fit(model, train_loader, test_loader, optimizer, epochs=3, schedule=schedule, held_out=train_loader)
+        return torch.cat([parameter.flatten() for parameter in model.parameters()])
+
+    shuffled = digits.test.labels[torch.randperm(360, generator=torch.Generator().manual_seed(1))]
+    assert torch.equal(weights(digits.test.labels), weights(shuffled))
+
+
+def test_the_log_line_and_the_history_agree(digits, capsys):
+    model, train_loader, test_loader, optimizer = parts(digits)
+    history = train.fit(model, train_loader, test_loader, optimizer, epochs=1)
+    row = history.epochs[0]
+    printed = capsys.readouterr().out
+    correct = round(row["test_accuracy"] * 360)
+    expected = f"Test set: Average loss: {row['test_loss']:.4f}, Accuracy: {correct}/360 ({100 * correct / 360:.2f}%)"
+    assert expected in printed
+    assert "Epoch  1  learning rate 0.02000" in printed
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(digits):
+    model, train_loader, test_loader, optimizer = parts(digits)
+    optimizer.param_groups[0]["lr"] = 1e30
+    with pytest.raises(ArithmeticError, match="smaller learning rate"):
+        train.fit(model, train_loader, test_loader, optimizer, epochs=3)
+
+
+def test_bfloat16_learns_too(digits):
+    model, train_loader, test_loader, optimizer = parts(digits)
+    history = train.fit(model, train_loader, test_loader, optimizer, epochs=8, bfloat16=True)
+    assert next(model.parameters()).dtype == torch.float32
+    assert history["test_accuracy"][-1] > 0.6
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Checkpoints
+
+SCRIPT = """
+import sys, json, torch
+from torch.optim.lr_scheduler import OneCycleLR, StepLR, ReduceLROnPlateau
+from common import data, train, utils
+from common.model import under_10k
+torch.set_num_threads(1)
+digits = data.load("digits")
+kind, checkpoint, result = sys.argv[1:]
+utils.set_seed(3)
+model = under_10k(dropout=0.1)
+few = data.Split(digits.train.images[:400], digits.train.labels[:400])
+statistics = {"mean": digits.mean, "std": digits.std}
+augment = data.Augment(rotate=10, shift=2, scale=0.1)
+loader = data.Loader(few, 50, augment=augment, shuffle=True, seed=3, **statistics)
+test = data.Loader(digits.test, 360, **statistics)
+if kind == "adam":
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    schedule = StepLR(optimizer, 2, 0.5)
+elif kind == "plateau":
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    schedule = ReduceLROnPlateau(optimizer, factor=0.5, patience=0, threshold=10)
+else:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)
+    schedule = OneCycleLR(optimizer, 0.1, total_steps=6 * len(loader))
+history = train.fit(model, loader, test, optimizer, epochs=6, schedule=schedule, held_out=test, checkpoint=checkpoint)
+torch.save({"weights": model.state_dict(), "history": history.epochs}, result)
+"""
+
+
+def start(kind, folder, name):
+    command = [sys.executable, "-u", "-c", SCRIPT, kind, str(folder / f"{name}.checkpoint"), str(folder / f"{name}.pt")]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+@pytest.mark.parametrize("kind", ["onecycle", "adam", "plateau"])
+def test_killed_twice_it_ends_with_the_same_bits(tmp_path, kind):
+    """SIGKILL in the middle of an epoch, twice, then to the end: weights and history equal an unbroken run's."""
+    unbroken = start(kind, tmp_path, "unbroken")
+    for epoch in (2, 4):
+        process = start(kind, tmp_path, "killed")
+        for line in process.stdout:
+            if line.startswith(f"Epoch {epoch:2d}"):
+                break
+        time.sleep(0.05)  # into the next epoch
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert (tmp_path / "killed.checkpoint").exists()
+        assert not (tmp_path / "killed.pt").exists()
+    last = start(kind, tmp_path, "killed")
+    printed, _ = last.communicate()
+    assert "Going on after epoch" in printed
+    assert last.returncode == unbroken.wait() == 0
+    expected, found = torch.load(tmp_path / "unbroken.pt"), torch.load(tmp_path / "killed.pt")
+    assert json.dumps(expected["history"]) == json.dumps(found["history"])
+    for name, tensor in expected["weights"].items():
+        assert torch.equal(tensor, found["weights"][name]), name
+
+
+def test_a_finished_checkpoint_gives_its_result_again(digits, tmp_path):
+    def run():
+        model, train_loader, test_loader, optimizer = parts(digits)
+        history = train.fit(model, train_loader, test_loader, optimizer, epochs=2, checkpoint=tmp_path / "c")
+        return history, model
+
+    (first, model), (again, same) = run(), run()
+    assert first.epochs == again.epochs
+    assert first.seconds == again.seconds
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), same.parameters(), strict=True))
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"seed": 1}, "first weights"),
+        ({"augment": data.Augment(flip=True)}, "batches"),
+        ({"dropout": 0.2}, "network"),
+    ],
+)
+def test_a_checkpoint_of_another_training_is_refused(digits, tmp_path, change, named):
+    model, train_loader, test_loader, optimizer = parts(digits)
+    train.fit(model, train_loader, test_loader, optimizer, epochs=1, checkpoint=tmp_path / "c")
+    model, train_loader, test_loader, optimizer = parts(digits, **change)
+    with pytest.raises(ValueError, match=f"another training.*{named}.*delete it"):
+        train.fit(model, train_loader, test_loader, optimizer, epochs=1, checkpoint=tmp_path / "c")
+
+
+def test_other_epochs_rate_or_data_are_another_training(digits, tmp_path):
+    model, train_loader, test_loader, optimizer = parts(digits)
+    train.fit(model, train_loader, test_loader, optimizer, epochs=1, checkpoint=tmp_path / "c")
+    for name in ("epochs", "optimizer", "training images"):
+        model, train_loader, test_loader, optimizer = parts(digits)
+        if name == "optimizer":
+            optimizer.param_groups[0]["lr"] = 0.1
+        if name == "training images":
+            train_loader.labels = train_loader.labels.flip(0)
+        epochs = 2 if name == "epochs" else 1
+        with pytest.raises(ValueError, match=name):
+            train.fit(model, train_loader, test_loader, optimizer, epochs=epochs, checkpoint=tmp_path / "c")
+
+
+def test_a_damaged_checkpoint_is_refused(digits, tmp_path):
+    model, train_loader, test_loader, optimizer = parts(digits)
+    train.fit(model, train_loader, test_loader, optimizer, epochs=1, checkpoint=tmp_path / "c")
+    whole = (tmp_path / "c").read_bytes()
+    for damaged in (b"", b"no checkpoint", whole[: len(whole) // 2]):
+        (tmp_path / "c").write_bytes(damaged)
+        with pytest.raises(ValueError, match="not a checkpoint.*delete it"):
+            train.fit(*parts(digits)[:2], test_loader, optimizer, epochs=1, checkpoint=tmp_path / "c")
+
+
+def test_a_checkpoint_runs_no_code(digits, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    torch.save({"settings": Evil()}, tmp_path / "c")
+    model, train_loader, test_loader, optimizer = parts(digits)
+    with pytest.raises(ValueError, match="not a checkpoint"):
+        train.fit(model, train_loader, test_loader, optimizer, epochs=1, checkpoint=tmp_path / "c")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_the_network_of_session_6_learns_the_digits(digits):
+    utils.set_seed(0)
+    model = under_10k()
+    augment = data.Augment(rotate=10, shift=2, scale=0.1)
+    train_loader = data.Loader(digits.train, 32, digits.mean, digits.std, augment=augment, shuffle=True)
+    test_loader = data.Loader(digits.test, 360, digits.mean, digits.std)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True)
+    schedule = OneCycleLR(optimizer, 0.1, total_steps=5 * len(train_loader))
+    history = train.fit(model, train_loader, test_loader, optimizer, epochs=5, schedule=schedule)
+    assert history["test_accuracy"][-1] > 0.93
+    summary = train.final_and_best(history)
+    assert summary[1]["last epoch"] == f"{history['test_accuracy'][-1]:.2%}"
+    assert summary[1]["highest"] == f"{max(history['test_accuracy']):.2%}"
