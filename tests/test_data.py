@@ -86,7 +86,10 @@ def test_a_folder_of_images(folder):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda pets: Image.new("RGB", (9, 6)).save(pets / "train" / "dog" / "1.png"), r"1\.png is \[3, 6, 9\].*expected"),
+        (
+            lambda pets: Image.new("RGB", (9, 6)).save(pets / "train" / "dog" / "1.png"),
+            r"1\.png is \[3, 6, 9\].*expected",
+        ),
         (lambda pets: (pets / "test" / "cat" / "0.png").write_bytes(b"no image"), r"0\.png is not a readable image"),
         (lambda pets: (pets / "test" / "cat").rename(pets / "test" / "cow"), r"must be the same"),
         (lambda pets: (pets / "test").rename(pets / "tset"), r"test: expected a folder"),
@@ -201,7 +204,9 @@ def test_nothing_is_left_of_a_download_that_fails(tmp_path, serve, mnist, monkey
     assert left_over(tmp_path) == []
 
 
-@pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: bytes([content[0] ^ 1]) + content[1:]])
+@pytest.mark.parametrize(
+    "damage", [lambda content: content[:-1], lambda content: bytes([content[0] ^ 1]) + content[1:]]
+)
 def test_a_damaged_file_is_named(tmp_path, serve, mnist, monkeypatch, damage):
     monkeypatch.setattr(data, "MNIST_MIRRORS", [serve(mnist)])
     data.load("mnist", tmp_path)
@@ -310,7 +315,12 @@ def test_affine_changes_are_torchvisions(monkeypatch, shape, angle, zoom, right,
     monkeypatch.setattr(torch, "rand", lambda *_, **__: ((draws + 1) / 2)[:, None].repeat(1, 2))
     ours = augment(images, None)
     theirs = transforms.affine(
-        images, angle=-angle, translate=[-right, -down], scale=zoom, shear=[0, 0], interpolation=InterpolationMode.BILINEAR
+        images,
+        angle=-angle,
+        translate=[-right, -down],
+        scale=zoom,
+        shear=[0, 0],
+        interpolation=InterpolationMode.BILINEAR,
     )
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 

@@ -1,0 +1,170 @@
+"""Publishing: what a page says, what is refused, and that nothing is left by half."""
+
+import json
+import shutil
+import statistics
+
+import nbformat
+import pytest
+
+from common import publish
+from common.record import MIME
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """A course with a toy session, its two seeds executed: the accuracy is 0.5 + seed / 10."""
+    from conftest import Course
+
+    course = Course(tmp_path_factory.mktemp("published"))
+    course.add_session("s99_test", "accuracy = 0.5 + seed / 10\nprint('\\n'.join(map(str, range(30))))")
+    for seed in (0, 1):
+        process = course("run", "s99", "--seed", seed)
+        assert process.returncode == 0, process.stderr_text
+    return course
+
+
+@pytest.fixture
+def mine(executed, tmp_path):
+    """A copy of that course, to be spoilt."""
+    shutil.copytree(executed.root, tmp_path / "course")
+    course = object.__new__(type(executed))
+    course.root = tmp_path / "course"
+    return course
+
+
+def notebooks(course):
+    return sorted((course.root / "runs" / "full" / "s99_test").glob("*.ipynb"))
+
+
+def page(course):
+    return course.root / "sessions" / "s99_test"
+
+
+def change(path, edit):
+    """Edit a notebook with a function."""
+    notebook = nbformat.read(path, 4)
+    edit(notebook)
+    nbformat.write(notebook, path)
+
+
+def change_record(path, edit):
+    def edit_record(notebook):
+        edit(notebook.cells[-1].outputs[0].data[MIME])
+
+    change(path, edit_record)
+
+
+def test_a_page_shows_mean_and_spread_over_the_seeds(mine):
+    process = mine("publish", *notebooks(mine))
+    assert process.returncode == 0, process.stderr_text
+    readme = (page(mine) / "README.md").read_text()
+    mean, sd = statistics.mean([0.5, 0.6]), statistics.stdev([0.5, 0.6])
+    assert f"| A | {100 * mean:.2f} % ± {100 * sd:.2f} (n = 2) | 50.00 % to 60.00 % | 2 of 2 | 6 |" in readme
+    assert "the target is reached" in readme
+    assert "<details><summary>30 lines of output</summary>" in readme
+    records = json.loads((page(mine) / "results.json").read_text())
+    assert [record["seed"] for record in records] == [0, 1]
+    assert records[0]["source_sha256"] == publish.source_digest(publish.read_notebook(page(mine) / "session.ipynb"))
+    weights = (page(mine) / "weights.safetensors").read_bytes()
+    assert weights == notebooks(mine)[0].with_suffix(".safetensors").read_bytes()
+    assert "papermill" not in (page(mine) / "executed.ipynb").read_text()
+    assert "55.00 ± 7.07 % (n = 2)" in (mine.root / "README.md").read_text()
+    assert "s99_test                 A                 6" in mine("list").stdout_text
+
+
+def test_a_missed_target_is_told_with_its_distance(mine):
+    for path in notebooks(mine):
+        change_record(path, lambda record: record["params"].update(target=0.58))
+    assert mine("publish", *notebooks(mine)).returncode == 0
+    readme = (page(mine) / "README.md").read_text()
+    assert "3.00 points below the target" in readme
+    assert "1 of 2" in readme
+    assert "target = 0.58 instead of 0.5" in readme
+
+
+def test_prose_changes_without_a_new_run(mine):
+    mine("publish", *notebooks(mine))
+    before = (page(mine) / "README.md").read_text()
+    source = page(mine) / "session.ipynb"
+    change(source, lambda notebook: notebook.cells[5].update(source="## What was learned\n\nPatience."))
+    assert mine("publish", "--rerender").returncode == 0
+    after = (page(mine) / "README.md").read_text()
+    assert after == before.replace("Nothing.", "Patience.")
+
+
+def run_other_code(course):
+    change(page(course) / "session.ipynb", lambda notebook: notebook.cells[4].update(source="accuracy = 0.9"))
+
+
+def remove_record(course):
+    change(notebooks(course)[1], lambda notebook: notebook.cells[-1].update(outputs=[]))
+
+
+REFUSED = [
+    (run_other_code, "was executed from other code than session.ipynb"),
+    (remove_record, "has no record: it was not executed to its end"),
+    (lambda course: change_record(notebooks(course)[1], lambda record: record.update(seed=0)), "was given 2 times"),
+    (lambda course: change_record(notebooks(course)[0], lambda record: record.update(schema=0)), "of another form"),
+    (lambda course: change_record(notebooks(course)[0], lambda record: record.pop("history")), "of another form"),
+    (
+        lambda course: change_record(notebooks(course)[0], lambda record: record.update(profile="quick")),
+        "quick profile",
+    ),
+    (
+        lambda course: change_record(notebooks(course)[1], lambda record: record["dataset"].update(sha256="0")),
+        "used other data than",
+    ),
+    (
+        lambda course: change_record(notebooks(course)[1], lambda record: record["params"].update(rate=1)),
+        "has parameters that session.ipynb does not have",
+    ),
+    (
+        lambda course: change_record(notebooks(course)[1], lambda record: record.update(session="s06_under_10k")),
+        "publish one session at a time",
+    ),
+    (lambda course: notebooks(course)[0].write_text("{}"), "is not a readable notebook"),
+    (lambda course: notebooks(course)[0].write_text("no json"), "is not a readable notebook"),
+    (
+        lambda course: notebooks(course)[0].with_suffix(".safetensors").unlink(),
+        "safetensors is not there or not the file",
+    ),
+    (lambda course: notebooks(course)[0].with_suffix(".safetensors").write_bytes(b"x"), "not the file that A-seed-0"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "reason"), REFUSED, ids=[reason for _, reason in REFUSED])
+def test_what_does_not_fit_is_refused_and_nothing_is_written(mine, spoil, reason):
+    spoil(mine)
+    before = sorted(path.name for path in page(mine).iterdir())
+    process = mine("publish", *notebooks(mine))
+    assert process.returncode == 1
+    assert reason in process.stderr_text
+    assert "Traceback" not in process.stderr_text
+    assert sorted(path.name for path in page(mine).iterdir()) == before
+
+
+def test_comments_and_layout_are_not_other_code(mine):
+    code = "# a comment\naccuracy = (0.5 +\n    seed / 10)\n\nprint('\\n'.join(map(str, range(30))))  # another"
+    change(page(mine) / "session.ipynb", lambda notebook: notebook.cells[4].update(source=code))
+    assert mine("publish", *notebooks(mine)).returncode == 0
+
+
+def test_text_in_a_record_does_not_come_alive(mine):
+    name = "<script>alert(1)</script> [x](http://bad) | `code` **bold**"
+    for path in notebooks(mine):
+        change_record(path, lambda record: record["dataset"].update(name=name))
+    assert mine("publish", *notebooks(mine)).returncode == 0
+    readme = (page(mine) / "README.md").read_text()
+    assert "<script" not in readme
+    assert "[x](http" not in readme
+    assert "**bold**" not in readme
+    assert r"\[x\]\(http://bad\) \| \`code\`" in readme
+
+
+def test_a_page_is_replaced_as_a_whole(mine):
+    (page(mine) / "images").mkdir()
+    (page(mine) / "images" / "old.png").write_bytes(b"old")
+    assert mine("publish", *notebooks(mine)).returncode == 0
+    assert not (page(mine) / "images" / "old.png").exists()
+    assert not list(page(mine).glob(".publish-*"))

@@ -1,0 +1,163 @@
+"""The sessions as they are committed: notebooks in order, pages up to date, and each notebook runs by itself."""
+
+import ast
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+
+import nbformat
+import pytest
+import yaml
+from conftest import ROOT
+
+from common import publish
+from common.cli import profile_parameters
+from common.record import WHERE, check_parameters
+
+SOURCES = publish.sessions()
+PUBLISHED = [path for path in SOURCES if (path.parent / "results.json").exists()]
+each_session = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.parent.name)
+each_published = pytest.mark.parametrize("source", PUBLISHED, ids=lambda path: path.parent.name)
+
+
+def read(path):
+    return nbformat.read(path, 4)
+
+
+@each_session
+def test_a_source_is_without_outputs_and_complete(source):
+    notebook = read(source)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert set(notebook.metadata) == {"course", "kernelspec", "language_info"}
+    assert all(not cell.get("outputs") and cell.get("execution_count") is None for cell in notebook.cells)
+    for tag in ("bootstrap", "parameters", "record"):
+        publish.find_cell(notebook, tag)
+    assert publish.tags(notebook.cells[-1]) == {"record"}
+    assert max(len(cell.source.splitlines()) for cell in notebook.cells) <= 40
+    headings = [line for cell in notebook.cells for line in cell.source.splitlines() if line.startswith("## ")]
+    assert headings[:4] == ["## The problem and its target", "## Data", "## Model", "## Training"]
+    assert headings[-1] == "## What was learned"
+
+
+@each_session
+def test_parameters_fit_their_own_schema(source):
+    schema = publish.schema_of(read(source))
+    defaults = {name: rule["default"] for name, rule in schema.items()}
+    assert check_parameters(schema, defaults) == defaults
+    assert {"profile", "dataset", "variant", "seed", "target"} <= set(schema)
+    assert {"data_dir", "checkpoint", "weights", "device"} <= set(schema) & WHERE
+    quick = profile_parameters(source, schema, "quick")
+    assert quick["profile"] == "quick"
+    assert quick["dataset"] == "digits"
+    assignments = ast.parse(publish.find_cell(read(source), "parameters").source).body
+    assert [node.targets[0].id for node in assignments] == list(schema), "a line without its # @param"
+
+
+def test_badges_and_bootstrap_come_from_one_place(own_course):
+    before = {path: path.read_bytes() for path in own_course.root.glob("sessions/*/session.ipynb")}
+    assert own_course("badges").returncode == 0
+    assert before == {path: path.read_bytes() for path in before}
+    pyproject = own_course.root / "pyproject.toml"
+    pyproject.write_text(
+        re.sub(r'Repository = ".*"', 'Repository = "https://github.com/me/fork"', pyproject.read_text())
+    )
+    assert own_course("badges").returncode == 0
+    for path in before:
+        assert "colab.research.google.com/github/me/fork/blob/main/sessions/" in path.read_text()
+        assert "https://github.com/me/fork" in publish.find_cell(read(path), "bootstrap").source
+
+
+@each_published
+def test_a_page_is_what_its_evidence_and_todays_prose_give(source):
+    records = publish.results(source.parent)
+    files = publish.render(read(source), read(source.parent / "executed.ipynb"), records)
+    assert (source.parent / "README.md").read_text(encoding="utf-8") == files.pop("README.md")
+    assert {f"images/{path.name}" for path in (source.parent / "images").iterdir()} == set(files)
+    for name, content in files.items():
+        assert (source.parent / name).read_bytes() == content
+
+
+@each_published
+def test_results_are_those_of_todays_code(source):
+    notebook, executed, records = read(source), read(source.parent / "executed.ipynb"), publish.results(source.parent)
+    assert publish.source_digest(executed) == publish.source_digest(notebook), "run the session again and publish it"
+    assert publish.read_record(executed, "executed.ipynb") == records[0]
+    assert {record["source_sha256"] for record in records} == {publish.source_digest(notebook)}
+    assert {publish.run_of(record) for record in records} == set(publish.runs(notebook))
+    schema = publish.schema_of(notebook)
+    for record in records:
+        assert record["profile"] == "full"
+        assert set(record["params"]) == set(schema) - WHERE
+    weights = (source.parent / "weights.safetensors").read_bytes()
+    assert hashlib.sha256(weights).hexdigest() == records[0]["weights"]["sha256"]
+
+
+@each_published
+def test_every_picture_has_a_text(source):
+    readme = (source.parent / "README.md").read_text(encoding="utf-8")
+    pictures = re.findall(r"!\[(.*?)\]\(images/", readme)
+    assert len(pictures) == len(list((source.parent / "images").iterdir()))
+    assert all(len(text) > 30 for text in pictures)
+
+
+def test_the_index_is_up_to_date(own_course):
+    before = (own_course.root / "README.md").read_text(encoding="utf-8")
+    assert own_course("publish", "--rerender").returncode == 0
+    assert (own_course.root / "README.md").read_text(encoding="utf-8") == before
+
+
+@each_session
+def test_plain_papermill_runs_a_notebook_from_its_folder_too(source, tmp_path):
+    """Without the command `course`; with -p of one unknown name it says so."""
+    quick = yaml.safe_load((source.parent / "quick.yaml").read_text(encoding="utf-8"))
+    parameters = {**quick, "epochs": 1, "device": "cpu"}
+    for folder in (ROOT, source.parent):
+        command = [sys.executable, "-m", "papermill", os.path.relpath(source, folder), str(tmp_path / "out.ipynb")]
+        command += ["--parameters_yaml", yaml.safe_dump(parameters), "--no-progress-bar"]
+        if folder != ROOT:
+            command += ["--parameters", "learning_rate", "1"]
+        process = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        if folder == ROOT:
+            assert process.returncode == 0, process.stderr
+            record = publish.read_record(read(tmp_path / "out.ipynb"), "out.ipynb")
+            assert record["params"]["epochs"] == 1
+            assert record["weights"] is None
+        else:
+            assert "There is no parameter learning_rate. There are:" in process.stderr
+
+
+def test_no_committed_file_names_a_path_of_a_machine():
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True).stdout.split("\0")
+    assert tracked, "not a git checkout"
+    pattern = re.compile(r"(?<![\w.])/(?:home|root|Users|work|tmp|content)/\w")
+    for name in filter(None, tracked):
+        path = ROOT / name
+        if path.is_file() and path.suffix not in {".png", ".safetensors"}:
+            assert not pattern.search(path.read_text(encoding="utf-8")), name
+
+
+def test_code_style():
+    for command in (["check"], ["format", "--check"]):
+        process = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, "."], cwd=ROOT, capture_output=True, text=True
+        )
+        assert process.returncode == 0, process.stdout
+
+
+def test_the_requirements_name_the_packages_of_the_course():
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    names = {re.split(r"[><=]", line)[0] for line in lines if line and not line.startswith("#")}
+    fixed = {"torch", "torchvision", "jupyter", "nbconvert", "papermill", "matplotlib", "torchsummary", "nbval"}
+    assert fixed <= names
+    locked = {line.split("==")[0] for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line}
+    assert names <= locked
+
+
+def test_the_quick_results_of_a_record_are_json():
+    for source in PUBLISHED:
+        text = (source.parent / "results.json").read_text(encoding="utf-8")
+        json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in {source.parent.name}"))
