@@ -24,7 +24,7 @@ class UsageError(Exception):
     """The command cannot be carried out as given; the message is one sentence that says what to do."""
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """Somebody ended the command, with Ctrl-C or `kill`."""
 
 
@@ -42,14 +42,14 @@ def main(arguments=None):
     except (UsageError, ParameterError) as error:
         print(f"course: {error}", file=sys.stderr)
         return 2
-    except (RunError, Stopped, publish.PublishError, OSError) as error:
+    except (RunError, StoppedError, publish.PublishError, OSError) as error:
         print(f"course: {error}", file=sys.stderr)
         return 1
     return 0
 
 
 def raise_stopped(*_):
-    raise Stopped("stopped; the same command goes on from the last finished epoch.")
+    raise StoppedError("stopped; the same command goes on from the last finished epoch.")
 
 
 def parse_arguments(arguments):

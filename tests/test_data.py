@@ -107,12 +107,12 @@ def test_a_bad_folder_is_refused_by_name(folder, damage, message):
 
 @pytest.fixture
 def serve(monkeypatch):
-    """Start a server for some files {path: bytes}; returns its address. Only such servers are mirrors in these tests."""
+    """Start a server for some files {path: bytes}; returns its address. There are no other mirrors."""
     servers = []
 
     def start(files, cut=None):
         class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):  # noqa: N802
+            def do_GET(self):
                 content = files.get(self.path)
                 self.send_response(200 if content is not None else 404)
                 self.send_header("Content-Length", str(len(content or b"")))
@@ -168,7 +168,7 @@ def test_the_real_mnist_is_what_is_asked_for():
     from torchvision.datasets import CIFAR10, MNIST
 
     assert {f"{name}.gz": md5 for name, (md5, _) in data.MNIST_FILES.items()} == dict(MNIST.resources)
-    assert data.CIFAR10_ARCHIVE == (CIFAR10.filename, CIFAR10.tgz_md5)
+    assert (CIFAR10.filename, CIFAR10.tgz_md5) == data.CIFAR10_ARCHIVE
 
 
 def test_mnist_is_downloaded_once(tmp_path, serve, mnist, monkeypatch):
@@ -196,7 +196,7 @@ def test_the_users_own_mirror_comes_first(tmp_path, serve, mnist, monkeypatch):
 
 @pytest.mark.parametrize("cut", [None, 20])
 def test_nothing_is_left_of_a_download_that_fails(tmp_path, serve, mnist, monkeypatch, cut):
-    files = {path: b"wrong" for path in mnist} if cut is None else mnist
+    files = dict.fromkeys(mnist, b"wrong") if cut is None else mnist
     monkeypatch.setattr(data, "MNIST_MIRRORS", [serve(files, cut)])
     with pytest.raises(data.DataError, match=r"could not be downloaded.*COURSE_MIRROR") as error:
         data.load("mnist", tmp_path)

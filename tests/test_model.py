@@ -50,7 +50,7 @@ def convolutions_and_pools(network):
 
 
 def run_until(network, last, image):
-    """The output of layer `last`; ReLU and max-pooling are replaced, because they pass only part of the gradients on."""
+    """The output of layer `last`; no ReLU, no max-pooling: they pass on only part of the gradients."""
     for layer in [module for module in network.modules() if not list(module.children())]:
         if isinstance(layer, torch.nn.MaxPool2d):
             image = torch.nn.functional.avg_pool2d(image, layer.kernel_size)

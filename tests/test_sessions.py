@@ -157,7 +157,9 @@ def test_the_requirements_name_the_packages_of_the_course():
     assert names <= locked
 
 
-def test_the_quick_results_of_a_record_are_json():
-    for source in PUBLISHED:
-        text = (source.parent / "results.json").read_text(encoding="utf-8")
-        json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in {source.parent.name}"))
+@each_published
+def test_results_are_strict_json(source):
+    def refuse(name):
+        pytest.fail(f"{name} is no JSON")
+
+    json.loads((source.parent / "results.json").read_text(encoding="utf-8"), parse_constant=refuse)

@@ -238,7 +238,7 @@ def test_a_damaged_checkpoint_is_refused(digits, tmp_path):
     whole = (tmp_path / "c").read_bytes()
     for damaged in (b"", b"no checkpoint", whole[: len(whole) // 2]):
         (tmp_path / "c").write_bytes(damaged)
-        with pytest.raises(ValueError, match="not a checkpoint.*delete it"):
+        with pytest.raises(ValueError, match=r"not a checkpoint.*delete it"):
             train.fit(*parts(digits)[:2], test_loader, optimizer, epochs=1, checkpoint=tmp_path / "c")
 
 
