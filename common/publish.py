@@ -1,6 +1,7 @@
 """From executed notebooks to a session's README.md, images/, results.json, executed.ipynb and weights.safetensors."""
 
 import ast
+import copy
 import hashlib
 import html
 import json
@@ -201,20 +202,18 @@ def _remove_old_images(folder, files):
 def render(source, executed, records):
     """The README of a session and its images, {path: content}.
 
-    Outputs are those of `executed`, the run shown; the Markdown is that of `source`, matched by cell id; the figures
-    at the head come from `records`, the run shown first.
+    The page is `source` with the outputs of `executed`, the run shown, matched by cell id; the figures at the head come
+    from `records`, the run shown first.
     """
     from nbconvert import MarkdownExporter
     from traitlets.config import Config
 
-    prose = {cell.id: cell.source for cell in source.cells if cell.cell_type == "markdown"}
-    page = nbformat.from_dict(executed)
-    page.cells = [cell for cell in page.cells if not tags(cell) & {"bootstrap", "injected-parameters", "record"}]
+    page = copy.deepcopy(source)
+    page.cells = [cell for cell in page.cells if not tags(cell) & {"bootstrap", "record"}]
+    outputs = {cell.id: cell.outputs for cell in executed.cells if cell.cell_type == "code"}
     for cell in page.cells:
-        if cell.cell_type == "markdown":
-            cell.source = prose.get(cell.id, cell.source)
-        else:
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in outputs.get(cell.id, []) if output.get("name") != "stderr"]
     config = Config()
     config.CoalesceStreamsPreprocessor.enabled = True
     exporter = MarkdownExporter(
