@@ -337,28 +337,28 @@ class Augment:
 
 
 class Loader:
-    """Batches of (images, labels): float (B, C, H, W), augmented, then normalised, and int64 (B,), on the device.
+    """Batches of (images, targets): float (B, C, H, W), augmented, then normalised, and int64 (B,), on the device.
 
     The whole split lies on the device as uint8, so that there is nothing to wait for and no worker process. Order and
     augmentation come from the loader's own `generator`: the same seed gives the same batches.
     """
 
     def __init__(self, split, batch_size, mean, std, augment=None, shuffle=False, seed=0, device="cpu"):
-        self.images, self.labels = split.images.to(device), split.labels.to(device)
+        self.images, self.targets = split.images.to(device), split.labels.to(device)
         self.batch_size, self.augment, self.shuffle = batch_size, augment, shuffle
         self.mean = torch.tensor(mean, device=device)[:, None, None]
         self.std = torch.tensor(std, device=device)[:, None, None]
         self.generator = torch.Generator(device).manual_seed(seed)
 
     def __len__(self):
-        return math.ceil(len(self.labels) / self.batch_size)
+        return math.ceil(len(self.targets) / self.batch_size)
 
     def __iter__(self):
-        order = torch.arange(len(self.labels), device=self.labels.device)
+        order = torch.arange(len(self.targets), device=self.targets.device)
         if self.shuffle:
             order = torch.randperm(len(order), device=order.device, generator=self.generator)
         for chosen in order.split(self.batch_size):
             images = self.images[chosen].float() / 255
             if self.augment:
                 images = self.augment(images, self.generator)
-            yield (images - self.mean) / self.std, self.labels[chosen]
+            yield (images - self.mean) / self.std, self.targets[chosen]

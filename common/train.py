@@ -27,10 +27,35 @@ class History:
         return [row[key] for row in self.epochs]
 
 
-def fit(model, train, test, optimizer, *, epochs, schedule=None, held_out=None, bfloat16=False, checkpoint=None):
-    """Train `model` with cross-entropy for `epochs` passes over the loader `train` and return the History.
+def accuracy(logits, targets):
+    """Which answers are right, bool (N,): the class with the highest score of (N, classes) is the target (N,)."""
+    return logits.argmax(dim=1) == targets
 
-    `test` and `held_out` are loaders to measure on after each epoch; no decision is taken from `test`.
+
+ACCURACY = {"accuracy": accuracy}
+
+
+def fit(
+    model,
+    train,
+    test,
+    optimizer,
+    *,
+    epochs,
+    schedule=None,
+    held_out=None,
+    loss=F.cross_entropy,
+    metrics=ACCURACY,
+    bfloat16=False,
+    checkpoint=None,
+    log=print,
+):
+    """Train `model` for `epochs` passes over the loader `train` and return the History.
+
+    `test` and `held_out` are loaders to measure on after each epoch; no decision is taken from `test`. `loss` and
+    `metrics` {name: function} take the model's outputs and the targets of a batch; a metric says for each image whether
+    it is right.
+
     `schedule` is a scheduler of torch.optim: OneCycleLR steps after each batch, ReduceLROnPlateau after each epoch
     on the loss of `held_out`, every other one after each epoch. `bfloat16` runs the training's forward pass in
     bfloat16 where that is safe, which is faster on hardware that knows it.
@@ -48,17 +73,17 @@ def fit(model, train, test, optimizer, *, epochs, schedule=None, held_out=None, 
         state = TrainingState(model, train, optimizer, schedule, epochs, bfloat16)
         if Path(checkpoint).exists():
             history = state.load(checkpoint)
-            print(f"Going on after epoch {len(history.epochs)}, from the checkpoint {Path(checkpoint).name}")
+            log(f"Going on after epoch {len(history.epochs)}, from the checkpoint {Path(checkpoint).name}")
 
     for epoch in range(len(history.epochs) + 1, epochs + 1):
         row = {"epoch": epoch, "lr": optimizer.param_groups[0]["lr"]}
         started = time.perf_counter()
         per_batch = schedule if isinstance(schedule, OneCycleLR) else None
-        row["train_loss"], row["train_accuracy"] = train_epoch(model, train, optimizer, per_batch, bfloat16)
+        row |= _named("train", train_epoch(model, train, optimizer, per_batch, loss, metrics, bfloat16))
         trained = time.perf_counter()
-        row["test_loss"], row["test_accuracy"] = evaluate(model, test)
+        row |= _named("test", evaluate(model, test, loss, metrics))
         if held_out:
-            row["held_out_loss"], row["held_out_accuracy"] = evaluate(model, held_out)
+            row |= _named("held_out", evaluate(model, held_out, loss, metrics))
         if isinstance(schedule, ReduceLROnPlateau):
             schedule.step(row["held_out_loss"])
         elif schedule and not per_batch:
@@ -67,7 +92,7 @@ def fit(model, train, test, optimizer, *, epochs, schedule=None, held_out=None, 
         history.epochs.append(row)
         history.seconds["train"] += trained - started
         history.seconds["eval"] += time.perf_counter() - trained
-        print(log_line(row, len(test.labels), time.perf_counter() - started), flush=True)
+        log(log_line(row, len(test.targets), time.perf_counter() - started))
         if not math.isfinite(row["train_loss"]):
             raise ArithmeticError(f"The loss is {row['train_loss']} in epoch {epoch}: try a smaller learning rate.")
         if checkpoint:
@@ -75,40 +100,44 @@ def fit(model, train, test, optimizer, *, epochs, schedule=None, held_out=None, 
     return history
 
 
-def train_epoch(model, loader, optimizer, schedule=None, bfloat16=False):
-    """One pass over the loader. Returns the mean loss and accuracy over its batches, each measured before its step."""
+def train_epoch(model, loader, optimizer, schedule=None, loss=F.cross_entropy, metrics=ACCURACY, bfloat16=False):
+    """One pass over the loader. Returns {"loss", *metrics}, means over its images, each measured before its step."""
     model.train()
-    total_loss = total_correct = 0  # become tensors on the device: to read a number at each step would stall a GPU
-    for images, labels in tqdm(loader, unit="batch", leave=False, disable=not interactive()):
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
-            logits = model(images)
-            loss = F.cross_entropy(logits, labels)
+    totals = dict.fromkeys(["loss", *metrics], 0)  # tensors on the device: to read a number at each step stalls a GPU
+    for inputs, targets in tqdm(loader, unit="batch", leave=False, disable=not interactive()):
+        with torch.autocast(targets.device.type, torch.bfloat16, enabled=bfloat16):
+            outputs = model(inputs)
+            batch_loss = loss(outputs, targets)
         optimizer.zero_grad()
-        loss.backward()
+        batch_loss.backward()
         optimizer.step()
         if schedule:
             schedule.step()
-        total_loss += loss.detach() * len(labels)
-        total_correct += (logits.argmax(dim=1) == labels).sum()
-    return float(total_loss) / len(loader.labels), float(total_correct) / len(loader.labels)
+        totals["loss"] += batch_loss.detach() * len(targets)
+        for name, metric in metrics.items():
+            totals[name] += metric(outputs.detach(), targets).sum()
+    return {name: float(total) / len(loader.targets) for name, total in totals.items()}
 
 
 @torch.no_grad()
 def predict(model, loader):
-    """The model's logits (N, classes) for all images of an unshuffled loader; the model is left in its mode."""
+    """The model's outputs, such as logits (N, classes), for all images of an unshuffled loader; its mode is kept."""
     was_training = model.training
     model.eval()
-    logits = torch.cat([model(images) for images, _ in loader])
+    outputs = torch.cat([model(inputs) for inputs, _ in loader])
     model.train(was_training)
-    return logits
+    return outputs
 
 
-def evaluate(model, loader):
-    """Mean cross-entropy and accuracy, a fraction, over an unshuffled loader."""
-    logits = predict(model, loader)
-    loss = F.cross_entropy(logits, loader.labels)
-    accuracy = (logits.argmax(dim=1) == loader.labels).double().mean()
-    return float(loss), float(accuracy)
+def evaluate(model, loader, loss=F.cross_entropy, metrics=ACCURACY):
+    """Mean loss and metrics over an unshuffled loader, as {"loss", *metrics}."""
+    outputs = predict(model, loader)
+    shares = {name: float(metric(outputs, loader.targets).double().mean()) for name, metric in metrics.items()}
+    return {"loss": float(loss(outputs, loader.targets)), **shares}
+
+
+def _named(prefix, measures):
+    return {f"{prefix}_{name}": value for name, value in measures.items()}
 
 
 def final_and_best(history):
@@ -126,6 +155,25 @@ def final_and_best(history):
             }
         )
     return rows
+
+
+def analysis(history, target, images):
+    """What a history says, as lines of Markdown: `target` is an accuracy, `images` the size of the test set."""
+    last = history.epochs[-1]
+    best = max(history.epochs, key=lambda row: row["test_accuracy"])
+    right = last["test_accuracy"]
+    gap = 100 * (last["train_accuracy"] - right)
+    if gap < 0:
+        why = "Training is harder: its images may be changed at random, neurons dropped, and the network still learns."
+    else:
+        why = "The network does better on images that it has seen."
+    return [
+        f"- **Result.** {right:.2%} after epoch {last['epoch']}, {images - round(right * images)} of {images} test "
+        f"images wrong: {'reached' if right >= target else 'missed'} the target of {target:.2%}.",
+        f"- **Best epoch.** Epoch {best['epoch']} had {best['test_accuracy']:.2%}. To quote it would be to choose with "
+        f"the test set, for {100 * (best['test_accuracy'] - right):.2f} points.",
+        f"- **Overfitting.** Training accuracy minus test accuracy is {gap:+.2f} points. {why}",
+    ]
 
 
 def log_line(row, test_size, seconds):
@@ -148,7 +196,7 @@ class TrainingState:
         if schedule:
             self.parts["schedule"] = schedule
         self.generator = train.generator
-        self.device = train.labels.device.type
+        self.device = train.targets.device.type
         # A checkpoint is for one training only. These texts tell trainings apart, before the first step is taken.
         self.settings = {
             "network": str(model),
@@ -156,7 +204,7 @@ class TrainingState:
             "optimizer": str(optimizer),
             "schedule": f"{type(schedule).__name__} {schedule.state_dict()}" if schedule else "None",
             "epochs": str(epochs),
-            "training images": _digest([train.images, train.labels]),
+            "training images": _digest([train.images, train.targets]),
             "batches": f"{train.batch_size}, {train.augment}, shuffle {train.shuffle}",
             "generator": _digest([train.generator.get_state()]),
             "precision": "bfloat16" if bfloat16 else "float32",

@@ -54,7 +54,7 @@ def test_evaluation_agrees_with_scikit_learn_and_leaves_the_mode(digits):
     from sklearn.metrics import accuracy_score, log_loss
 
     model, _, test_loader, _ = parts(digits, dropout=0.5)
-    loss, accuracy = train.evaluate(model, test_loader)
+    loss, accuracy = train.evaluate(model, test_loader).values()
     logits = train.predict(model, test_loader)
     labels = digits.test.labels.numpy()
     assert model.training
@@ -226,7 +226,7 @@ def test_other_epochs_rate_or_data_are_another_training(digits, tmp_path):
         if name == "optimizer":
             optimizer.param_groups[0]["lr"] = 0.1
         if name == "training images":
-            train_loader.labels = train_loader.labels.flip(0)
+            train_loader.targets = train_loader.targets.flip(0)
         epochs = 2 if name == "epochs" else 1
         with pytest.raises(ValueError, match=name):
             train.fit(model, train_loader, test_loader, optimizer, epochs=epochs, checkpoint=tmp_path / "c")

@@ -1,0 +1,72 @@
+"""Grad-CAM and Grad-CAM++: which part of an image speaks for a class."""
+
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+
+
+def grad_cam(model, layer, images, classes=None):
+    """Grad-CAM (Selvaraju et al. 2017) of a whole batch, with one forward and one backward pass.
+
+    `layer` is a module of `model` whose output (N, K, h, w) are the activations; `images` (N, C, H, W) lie on the
+    model's device; `classes` (N,) are the classes to explain, by default those that the model predicts. Returns the
+    maps (N, h, w), zero or larger. The model's mode and gradients stay as they are.
+    """
+    activations, gradients = activations_and_gradients(model, layer, images, classes)
+    weights = gradients.mean(dim=(2, 3), keepdim=True)  # w_k = mean over the image of dS/dA_k
+    return (weights * activations).sum(dim=1).relu()
+
+
+def grad_cam_plus_plus(model, layer, images, classes=None):
+    """Grad-CAM++ (Chattopadhay et al. 2018); arguments and result as in `grad_cam`.
+
+    alpha = g^2 / (2 g^2 + sum(A) g^3) is computed as 1 / (2 + sum(A) g), which does not lose small gradients; it is
+    0 where g is 0.
+    """
+    activations, gradients = activations_and_gradients(model, layer, images, classes)
+    total = activations.sum(dim=(2, 3), keepdim=True)
+    alpha = torch.where(gradients == 0, 0, 1 / (2 + total * gradients))
+    weights = (alpha * gradients.relu()).sum(dim=(2, 3), keepdim=True)  # w_k = sum of alpha ReLU(g)
+    return (weights * activations).sum(dim=1).relu()
+
+
+def heat_maps(maps, size):
+    """Enlarge maps (N, h, w) to `size` (H, W) bilinearly and stretch each to 0 … 1; a constant map becomes 0."""
+    constant = maps.amin(dim=(1, 2), keepdim=True) == maps.amax(dim=(1, 2), keepdim=True)
+    maps = F.interpolate(maps[:, None], size=tuple(size), mode="bilinear", align_corners=False)[:, 0]
+    low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
+    return torch.where(constant, 0, (maps - low) / (high - low))
+
+
+def activations_and_gradients(model, layer, images, classes=None):
+    """The output of `layer` (N, K, h, w) and the gradients of the classes' scores before softmax by it."""
+    kept = []
+
+    def keep(module, inputs, output):
+        kept.append(output.detach().requires_grad_())
+        return kept[0].clone()  # what follows may change its input in place, the kept activations must not change
+
+    hook = layer.register_forward_hook(keep)
+    try:
+        with evaluation_mode(model), torch.enable_grad():
+            logits = model(images)
+            if classes is None:
+                classes = logits.argmax(dim=1)
+            scores = logits.gather(1, classes[:, None]).sum()  # no image influences the score of another
+    finally:
+        hook.remove()
+    (gradients,) = torch.autograd.grad(scores, kept[0])
+    return kept[0].detach(), gradients
+
+
+@contextmanager
+def evaluation_mode(model):
+    """Put all modules into evaluation mode for the block, then each back into its own."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
