@@ -165,7 +165,8 @@ def execute(source, values, name, time_limit):
         record = publish.read_record(publish.read_notebook(partial), partial.name)
         os.replace(weights, done.with_suffix(".safetensors"))
         os.replace(partial, done.with_suffix(".ipynb"))
-        checkpoint.unlink(missing_ok=True)
+        for finished in checkpoint.parent.glob(f"{checkpoint.name}*"):
+            finished.unlink()
     print(f"{name}: test accuracy {record['metrics']['test_accuracy']:.2%}, runs/{name}.ipynb")
 
 

@@ -8,7 +8,7 @@ import shutil
 import tarfile
 import tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,6 +69,17 @@ def hold_out(split, count=5000):
     order = torch.randperm(len(split.labels), generator=torch.Generator().manual_seed(0))
     held_out, rest = order[:count], order[count:]
     return Split(split.images[rest], split.labels[rest]), Split(split.images[held_out], split.labels[held_out])
+
+
+def with_splits(dataset, train, test, classes):
+    """The data set with other splits, such as new labels; its mean and standard deviation stay."""
+    return replace(dataset, train=train, test=test, classes=tuple(classes))
+
+
+def normalise(dataset, images):
+    """Byte images (N, C, H, W) as floats whose training pixels have mean 0 and standard deviation 1."""
+    mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (dataset.mean, dataset.std))
+    return (images.float() / 255 - mean) / std
 
 
 def _dataset(name, train, test, classes, sha256):
@@ -334,6 +345,13 @@ class Augment:
         padded = F.pad(images, (self.crop_padding,) * 4)
         image = torch.arange(n, device=images.device)[:, None, None]
         return padded[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)  # was (N, H, W, C)
+
+
+def loaders(data, batch_size, augment=None, seed=0, device="cpu"):
+    """The two loaders of a Dataset: its training images shuffled and augmented, its test images as they are."""
+    shared = {"mean": data.mean, "std": data.std, "device": device}
+    train = Loader(data.train, batch_size, augment=augment, shuffle=True, seed=seed, **shared)
+    return train, Loader(data.test, 1000, **shared)
 
 
 class Loader:

@@ -7,15 +7,18 @@ from torch import nn
 
 
 class ConvBlock(nn.Sequential):
-    """A convolution without bias, then batch norm, ReLU and dropout.
+    """A convolution, then batch norm, ReLU and dropout.
 
     Maps (N, in_channels, H, W) to (N, out_channels, H', W') with H' = H + 2 * padding - kernel_size + 1.
-    `norm` and `activation` switch those two layers off; `dropout` is the probability of a zeroed element, 0 for none.
+    `norm` and `activation` switch those two layers off; `dropout` is the probability of a zeroed element, 0 for none;
+    `bias` is only of use where no batch norm follows, which has its own.
     Batch norm (Ioffe & Szegedy 2015): y = gamma * (x - mean) / sqrt(var + eps) + beta, mean and var per channel.
     """
 
-    def __init__(self, in_channels, out_channels, kernel_size=3, padding=0, norm=True, activation=True, dropout=0.0):
-        layers = [nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, bias=False)]
+    def __init__(
+        self, in_channels, out_channels, kernel_size=3, padding=0, norm=True, activation=True, dropout=0.0, bias=False
+    ):
+        layers = [nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, bias=bias)]
         if norm:
             layers.append(nn.BatchNorm2d(out_channels))
         if activation:
@@ -23,6 +26,86 @@ class ConvBlock(nn.Sequential):
         if dropout:
             layers.append(nn.Dropout(dropout))
         super().__init__(*layers)
+
+
+def first_convnet(dropout=0.0):
+    """The network of s03: (N, 1, 28, 28) images to (N, 10) logits, 27,834 parameters."""
+    return nn.Sequential(
+        ConvBlock(1, 16, padding=1, dropout=dropout),  # 16 x 28 x 28, rf 3
+        ConvBlock(16, 16, padding=1, dropout=dropout),  # 16 x 28 x 28, rf 5
+        nn.MaxPool2d(2),  # 16 x 14 x 14, rf 6
+        ConvBlock(16, 24, padding=1, dropout=dropout),  # 24 x 14 x 14, rf 10
+        ConvBlock(24, 24, padding=1, dropout=dropout),  # 24 x 14 x 14, rf 14
+        nn.MaxPool2d(2),  # 24 x 7 x 7, rf 16
+        ConvBlock(24, 32, dropout=dropout),  # 32 x 5 x 5, rf 24
+        ConvBlock(32, 32, dropout=dropout),  # 32 x 3 x 3, rf 32
+        nn.AvgPool2d(3),  # 32 x 1 x 1, rf 40
+        nn.Flatten(),  # 32
+        nn.Linear(32, 10),  # 10: one score a class
+    )
+
+
+def skeleton():
+    """Step 1 of s04, convolutions and a fully connected head: (N, 1, 28, 28) to (N, 10) logits, 31,530 parameters."""
+    return nn.Sequential(
+        ConvBlock(1, 8, norm=False, bias=True),  # 8 x 26 x 26, rf 3
+        ConvBlock(8, 16, norm=False, bias=True),  # 16 x 24 x 24, rf 5
+        nn.MaxPool2d(2),  # 16 x 12 x 12, rf 6
+        ConvBlock(16, 16, norm=False, bias=True),  # 16 x 10 x 10, rf 10
+        ConvBlock(16, 16, norm=False, bias=True),  # 16 x 8 x 8, rf 14
+        nn.MaxPool2d(2),  # 16 x 4 x 4, rf 16
+        nn.Flatten(),  # 256
+        nn.Linear(256, 96),  # 96: these 24,672 parameters see the whole image
+        nn.ReLU(inplace=True),
+        nn.Linear(96, 10),  # 10
+    )
+
+
+def batch_norm_and_dropout(dropout=0.1):
+    """Step 2 of s04, the skeleton with batch norm and dropout: (N, 1, 28, 28) to (N, 10) logits, 31,682 parameters."""
+    return nn.Sequential(
+        ConvBlock(1, 8, dropout=dropout),  # 8 x 26 x 26, rf 3
+        ConvBlock(8, 16, dropout=dropout),  # 16 x 24 x 24, rf 5
+        nn.MaxPool2d(2),  # 16 x 12 x 12, rf 6
+        ConvBlock(16, 16, dropout=dropout),  # 16 x 10 x 10, rf 10
+        ConvBlock(16, 16, dropout=dropout),  # 16 x 8 x 8, rf 14
+        nn.MaxPool2d(2),  # 16 x 4 x 4, rf 16
+        nn.Flatten(),  # 256
+        nn.Linear(256, 96, bias=False),  # 96
+        nn.BatchNorm1d(96),
+        nn.ReLU(inplace=True),
+        nn.Dropout(dropout),
+        nn.Linear(96, 10),  # 10
+    )
+
+
+def global_average_pooling(dropout=0.05):
+    """Step 3 of s04, no fully connected layer: (N, 1, 28, 28) images to (N, 10) logits, 9,998 parameters."""
+    return nn.Sequential(
+        ConvBlock(1, 10, dropout=dropout),  # 10 x 26 x 26, rf 3
+        ConvBlock(10, 16, dropout=dropout),  # 16 x 24 x 24, rf 5
+        nn.MaxPool2d(2),  # 16 x 12 x 12, rf 6
+        ConvBlock(16, 16, dropout=dropout),  # 16 x 10 x 10, rf 10
+        ConvBlock(16, 16, dropout=dropout),  # 16 x 8 x 8, rf 14
+        ConvBlock(16, 24, dropout=dropout),  # 24 x 6 x 6, rf 18
+        nn.AvgPool2d(6),  # 24 x 1 x 1, rf 28: the whole image
+        ConvBlock(24, 10, kernel_size=1, norm=False, activation=False),  # 10 x 1 x 1: one score a class
+        nn.Flatten(),  # 10
+    )
+
+
+def zero_one_or_neither(classes=3):
+    """The network of s05: (N, 1, 28, 28) images to (N, classes) logits, 206,019 parameters for 3 classes."""
+    return nn.Sequential(
+        ConvBlock(1, 16, padding=1, norm=False, bias=True),  # 16 x 28 x 28, rf 3
+        nn.MaxPool2d(2),  # 16 x 14 x 14, rf 4
+        ConvBlock(16, 32, padding=1, norm=False, bias=True),  # 32 x 14 x 14, rf 8
+        nn.MaxPool2d(2),  # 32 x 7 x 7, rf 10
+        nn.Flatten(),  # 1568
+        nn.Linear(1568, 128),  # 128
+        nn.ReLU(inplace=True),
+        nn.Linear(128, classes),  # one score a class
+    )
 
 
 def under_10k(dropout=0.0):

@@ -138,6 +138,97 @@ def confusion_matrix(labels, logits, classes):
     return figure, "Confusion matrix. Most frequent mistakes: " + (", ".join(pairs) or "none") + "."
 
 
+def filters(layer):
+    """The filters of a first convolution, (K, 1, k, k), as small images: what it looks for."""
+    weights = layer.weight.detach().cpu()[:, 0]
+    figure, axes = _image_axes(-(-len(weights) // 8), 8)
+    limit = float(weights.abs().max())
+    for axis, weight in zip(axes.flat, weights, strict=False):
+        axis.imshow(weight, cmap="RdBu", vmin=-limit, vmax=limit)
+    return figure, (
+        f"The {len(weights)} filters of the first convolution: blue where a bright pixel speaks for what the filter "
+        f"looks for, red where it speaks against; weights from {weights.min():.2f} to {weights.max():.2f}."
+    )
+
+
+def feature_maps(model, image, layers, count=8):
+    """The first maps that come out of each of `layers` {title: module} for one normalised image (C, H, W)."""
+    outputs = {}
+    hooks = [
+        layer.register_forward_hook(lambda _, __, output, title=title: outputs.update({title: output.detach().clone()}))
+        for title, layer in layers.items()
+    ]
+    with torch.no_grad():
+        model(image[None])
+    for hook in hooks:
+        hook.remove()
+    figure, axes = _image_axes(len(layers), count)
+    for row, (title, output) in zip(axes, outputs.items(), strict=True):
+        for axis, channel in zip(row, output[0].cpu(), strict=False):
+            axis.imshow(channel, cmap="gray", vmin=min(0, float(output.min())), vmax=float(output.max()))
+        row[0].set_title(f"{title}: {'x'.join(str(size) for size in output.shape[1:])}", fontsize=9, loc="left")
+    zeros = ", ".join(f"{title} {float((output == 0).double().mean()):.0%}" for title, output in outputs.items())
+    return figure, f"Maps of one image, up to {count} of each kind; share of zeros: {zeros}."
+
+
+def scores(logits, classes, truth):
+    """The scores (classes,) that one image gets, and what softmax makes of them."""
+    probabilities = logits.softmax(dim=0).cpu()
+    figure = Figure(figsize=(7, 2.6), layout="constrained")
+    for axes, values, name in zip(
+        figure.subplots(1, 2), (logits.cpu(), probabilities), ("score", "probability"), strict=True
+    ):
+        axes.bar(classes, values)
+        axes.set(xlabel="class", ylabel=name)
+    winner = int(probabilities.argmax())
+    return figure, (
+        f"Scores and probabilities of the classes for one image that shows {truth}: {classes[winner]} wins with "
+        f"{float(probabilities[winner]):.1%}."
+    )
+
+
+def heat_map_rows(split, chosen, logits, classes, maps):
+    """One row for each chosen image: the image, its heat map for each class, and that of the prediction laid over it.
+
+    `maps` (len(chosen), classes, H, W) reach from 0 to 1; `logits` are those of the whole split.
+    """
+    columns = len(classes) + 2
+    figure, axes = _image_axes(len(chosen), columns, size=1.4, title=0.2)
+    for row, index, image_maps in zip(axes, chosen.tolist(), maps.cpu(), strict=True):
+        truth, answer = int(split.labels[index]), int(logits[index].argmax())
+        color = "black" if truth == answer else "firebrick"
+        for axis in (row[0], row[-1]):
+            _draw(axis, split.images[index])
+        row[0].set_title(f"{classes[answer]}, truth {classes[truth]}", fontsize=8, color=color)
+        for axis, heat, name in zip(row[1:-1], image_maps, classes, strict=True):
+            axis.imshow(heat, cmap="inferno", vmin=0, vmax=1)
+            axis.set_title(f"for {name}", fontsize=8)
+        row[-1].imshow(image_maps[answer], cmap="inferno", vmin=0, vmax=1, alpha=0.55)
+        row[-1].set_title(f"overlay for {classes[answer]}", fontsize=8)
+    right = int((logits.argmax(dim=1).cpu() == split.labels)[chosen].sum())
+    return figure, (
+        f"{len(chosen)} test images, {right} classified right and {len(chosen) - right} wrong, each with its heat maps "
+        f"for the classes {', '.join(classes)}, and that of the prediction laid over the image."
+    )
+
+
+def spread(values, name, target):
+    """One dot a run, with their mean and a target."""
+    values = torch.tensor(values, dtype=torch.double)
+    figure = Figure(figsize=(7, 2), layout="constrained")
+    axes = figure.subplots()
+    axes.scatter(values, torch.zeros(len(values)), alpha=0.6)
+    axes.axvline(values.mean(), color="black", label=f"mean {values.mean():.2%}")
+    axes.axvline(target, color="firebrick", linestyle="dashed", label=f"target {target:.2%}")
+    axes.set(xlabel=name, yticks=[])
+    axes.legend()
+    mean = f"{100 * values.mean():.2f}" + (f" ± {100 * values.std():.2f}" if len(values) > 1 else "")
+    return figure, (
+        f"{name} of {len(values)} runs as dots: mean {mean} %, from {values.min():.2%} to {values.max():.2%}; "
+        f"the target is {target:.2%}."
+    )
+
+
 def _image_axes(rows, columns, size=0.9, title=0.0):
     """A grid of axes for images, without frames."""
     figure = Figure(figsize=(columns * size, rows * (size + title)), layout="constrained")

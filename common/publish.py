@@ -252,14 +252,16 @@ def _summary(source, page, records):
 
 def _group(variant, runs):
     """Mean, standard deviation and range over the runs of one variant."""
-    accuracies = [run["metrics"]["test_accuracy"] for run in runs]
+    draws = [part for run in runs for part in run["metrics"].get("parts", []) if "draw" in part]
+    accuracies = [part["test_accuracy"] for part in draws] or [run["metrics"]["test_accuracy"] for run in runs]
     mean, target = statistics.mean(accuracies), runs[0]["params"]["target"]
     missed = f"{100 * (target - mean):.2f} points below the target."
     return {
         "variant": variant,
-        "n": len(runs),
+        "n": len(accuracies),
+        "runs": "draws" if draws else "seeds",
         "mean": mean,
-        "sd": statistics.stdev(accuracies) if len(runs) > 1 else None,
+        "sd": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
         "low": min(accuracies),
         "high": max(accuracies),
         "target": target,

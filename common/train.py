@@ -52,7 +52,8 @@ def fit(
 ):
     """Train `model` for `epochs` passes over the loader `train` and return the History.
 
-    `test` and `held_out` are loaders to measure on after each epoch; no decision is taken from `test`. `loss` and
+    `test` and `held_out` are loaders to measure on after each epoch; no decision is taken from `test`,
+    which may be None. `loss` and
     `metrics` {name: function} take the model's outputs and the targets of a batch; a metric says for each image whether
     it is right.
 
@@ -81,7 +82,8 @@ def fit(
         per_batch = schedule if isinstance(schedule, OneCycleLR) else None
         row |= _named("train", train_epoch(model, train, optimizer, per_batch, loss, metrics, bfloat16))
         trained = time.perf_counter()
-        row |= _named("test", evaluate(model, test, loss, metrics))
+        if test:
+            row |= _named("test", evaluate(model, test, loss, metrics))
         if held_out:
             row |= _named("held_out", evaluate(model, held_out, loss, metrics))
         if isinstance(schedule, ReduceLROnPlateau):
@@ -92,12 +94,26 @@ def fit(
         history.epochs.append(row)
         history.seconds["train"] += trained - started
         history.seconds["eval"] += time.perf_counter() - trained
-        log(log_line(row, len(test.targets), time.perf_counter() - started))
+        log(log_line(row, len(test.targets) if test else 0, time.perf_counter() - started))
         if not math.isfinite(row["train_loss"]):
             raise ArithmeticError(f"The loss is {row['train_loss']} in epoch {epoch}: try a smaller learning rate.")
         if checkpoint:
             state.save(checkpoint, history)
     return history
+
+
+def one_cycle(model, loader, lr, epochs):
+    """The optimiser and schedule that the search in session 6 chose: SGD whose rate rises, then falls to 0 in a line.
+
+    SGD with Nesterov momentum 0.9 and weight decay 0.0001; the rate reaches `lr` after 20 % of `epochs` passes over the
+    loader (Smith & Topin 2018). Returns both, for fit().
+    """
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, nesterov=True, weight_decay=1e-4)
+    steps = epochs * len(loader)
+    schedule = OneCycleLR(
+        optimizer, lr, total_steps=steps, pct_start=0.2, anneal_strategy="linear", cycle_momentum=False
+    )
+    return optimizer, schedule
 
 
 def train_epoch(model, loader, optimizer, schedule=None, loss=F.cross_entropy, metrics=ACCURACY, bfloat16=False):
@@ -178,14 +194,15 @@ def analysis(history, target, images):
 
 def log_line(row, test_size, seconds):
     """The line that is printed after an epoch, from its row of the history."""
-    correct = round(row["test_accuracy"] * test_size)
-    held_out = f"  held out {row['held_out_accuracy']:.2%}" if "held_out_accuracy" in row else ""
-    return (
-        f"Epoch {row['epoch']:2d}  learning rate {row['lr']:.5f}  "
-        f"train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.2%}{held_out}  "
-        f"Test set: Average loss: {row['test_loss']:.4f}, "
-        f"Accuracy: {correct}/{test_size} ({row['test_accuracy']:.2%})  {seconds:.1f} s"
-    )
+    line = f"Epoch {row['epoch']:2d}  learning rate {row['lr']:.5f}  "
+    line += f"train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.2%}  "
+    if "held_out_accuracy" in row:
+        line += f"held out {row['held_out_accuracy']:.2%}  "
+    if "test_accuracy" in row:
+        right = round(row["test_accuracy"] * test_size)
+        line += f"Test set: Average loss: {row['test_loss']:.4f}, "
+        line += f"Accuracy: {right}/{test_size} ({row['test_accuracy']:.2%})  "
+    return line + f"{seconds:.1f} s"
 
 
 class TrainingState:
