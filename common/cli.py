@@ -256,7 +256,7 @@ def list_sessions(options):
         spread = f" ± {100 * row['sd']:.2f}" if row["sd"] is not None else ""
         accuracy = f"{100 * row['mean']:.2f}{spread} % (n = {row['n']})"
         print(
-            f"{row['session']:24} {row['variant']:8} {row['parameters']:10,} {accuracy:>22} {row['seconds']:8}  "
+            f"{row['session']:24} {row['name']:8} {row['parameters']:10,} {accuracy:>22} {row['seconds']:8}  "
             f"{where}/{row['session']}/README.md"
         )
 

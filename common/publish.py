@@ -229,48 +229,63 @@ def render(source, executed, records):
 
 def _summary(source, page, records):
     """What the template shows besides the notebook."""
-    groups = {}
-    for record in records:
-        groups.setdefault(record["variant"], []).append(record)
+    results = [result for record in records for result in _results(record)]
+    groups = [
+        _group(name, [result for result in results if result["group"] == name])
+        for name in dict.fromkeys(result["group"] for result in results)
+    ]
+    head = next((group for group in groups if group["name"] == source.metadata.course.headline), groups[0])
     headings = [line[3:] for cell in page.cells for line in cell.source.splitlines() if line.startswith("## ")]
-    data = records[0]["dataset"]
-    accuracy = statistics.mean(record["metrics"]["test_accuracy"] for record in groups[records[0]["variant"]])
+    data, shown = records[0]["dataset"], records[0]
     return {
-        "session": records[0]["session"],
-        "profile": records[0]["profile"],
+        "session": shown["session"],
+        "profile": shown["profile"],
         "claimed": source.metadata.course.claimed,
         "dataset": data,
-        "groups": [_group(variant, runs) for variant, runs in groups.items()],
-        "standard_error": (accuracy * (1 - accuracy) / data["test"]) ** 0.5,
+        "groups": groups,
+        "head": head,
+        "standard_error": (head["mean"] * (1 - head["mean"]) / data["test"]) ** 0.5,
         "changed": _changed(source, records),
         "contents": [(heading, _anchor(heading)) for heading in [*headings, "Where this comes from"]],
         "devices": sorted({_device(record) for record in records}),
-        "shown": records[0],
-        "parameters": {name: records[0]["params"][name] for name in schema_of(source) if name in records[0]["params"]},
+        "runs": [f"{variant}, seed {seed}" for variant, seed in map(run_of, records)],
+        "shown": shown,
+        "parameters": {name: shown["params"][name] for name in schema_of(source) if name in shown["params"]},
     }
 
 
-def _group(variant, runs):
-    """Mean, standard deviation and range over the runs of one variant."""
-    draws = [part for run in runs for part in run["metrics"].get("parts", []) if "draw" in part]
-    accuracies = [part["test_accuracy"] for part in draws] or [run["metrics"]["test_accuracy"] for run in runs]
-    mean, target = statistics.mean(accuracies), runs[0]["params"]["target"]
+def _results(record):
+    """The results of a run that are averaged: itself, its draws, or its named parts each in a group of their own."""
+    whole = {
+        "group": record["variant"],
+        "target": record["params"]["target"],
+        "seconds": record["seconds"]["train"],
+        "device": _device(record),
+        **record["metrics"],
+    }
+    parts = record["metrics"].get("parts", [])
+    return [{**whole, "group": part.get("part", whole["group"]), **part} for part in parts] or [whole]
+
+
+def _group(name, results):
+    """Mean, standard deviation and range over the results of one group."""
+    accuracies = [result["test_accuracy"] for result in results]
+    mean, target = statistics.mean(accuracies), results[0]["target"]
     missed = f"{100 * (target - mean):.2f} points below the target."
     return {
-        "variant": variant,
-        "n": len(accuracies),
-        "runs": "draws" if draws else "seeds",
+        "name": name,
+        "n": len(results),
+        "over": "draws" if "draw" in results[0] else "seeds",
         "mean": mean,
-        "sd": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
+        "sd": statistics.stdev(accuracies) if len(results) > 1 else None,
         "low": min(accuracies),
         "high": max(accuracies),
         "target": target,
         "reached": sum(accuracy >= target for accuracy in accuracies),
         "verdict": "the target is reached." if mean >= target else missed,
-        "parameters": runs[0]["metrics"]["parameters"],
-        "seconds": round(statistics.mean(run["seconds"]["train"] for run in runs)),
-        "device": " or ".join(sorted({_device(run) for run in runs})),
-        "seeds": [run["seed"] for run in runs],
+        "parameters": results[0]["parameters"],
+        "seconds": round(statistics.mean(result["seconds"] for result in results)),
+        "device": " or ".join(sorted({result["device"] for result in results})),
     }
 
 
@@ -379,7 +394,7 @@ def write_index():
         title = source.cells[0].source.splitlines()[0].removeprefix("# ")
         link = f"[{title}](sessions/{path.parent.name}/README.md)"
         if records:
-            head = _summary(source, source, records)["groups"][0]
+            head = _summary(source, source, records)["head"]
             spread = f" ± {100 * head['sd']:.2f}" if head["sd"] is not None else ""
             figures = (
                 f"{head['parameters']:,} | {100 * head['mean']:.2f}{spread} % (n = {head['n']}) | "
