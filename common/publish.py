@@ -271,7 +271,7 @@ def _group(name, results):
     """Mean, standard deviation and range over the results of one group."""
     accuracies = [result["test_accuracy"] for result in results]
     mean, target = statistics.mean(accuracies), results[0]["target"]
-    missed = f"{100 * (target - mean):.2f} points below the target."
+    missed = f"{100 * (target - mean):.2g} points below the target."
     return {
         "name": name,
         "n": len(results),
@@ -392,7 +392,7 @@ def write_index():
     for path in sessions():
         source, records = read_notebook(path), results(path.parent)
         title = source.cells[0].source.splitlines()[0].removeprefix("# ")
-        link = f"[{title}](sessions/{path.parent.name}/README.md)"
+        link = f"[{title}](sessions/{path.parent.name}/{'README.md' if records else path.name})"
         if records:
             head = _summary(source, source, records)["head"]
             spread = f" ± {100 * head['sd']:.2f}" if head["sd"] is not None else ""

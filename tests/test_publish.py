@@ -78,7 +78,7 @@ def test_a_missed_target_is_told_with_its_distance(mine):
         change_record(path, lambda record: record["params"].update(target=0.58))
     assert mine("publish", *notebooks(mine)).returncode == 0
     readme = (page(mine) / "README.md").read_text()
-    assert "3.00 points below the target" in readme
+    assert "3 points below the target" in readme
     assert "1 of 2" in readme
     assert "target = 0.58 instead of 0.5" in readme
 
