@@ -15,7 +15,7 @@ import psutil
 import yaml
 
 from common import publish
-from common.record import WHERE, ParameterError, check_parameters, describe
+from common.record import WHERE, ParameterError, check_installation, check_parameters, describe
 
 ROOT = publish.ROOT
 
@@ -35,14 +35,14 @@ class RunError(Exception):
 def main(arguments=None):
     """Entry point: exit code 0, 1 where the work failed, 2 where the command was wrong."""
     options = parse_arguments(arguments)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, raise_stopped)
     try:
         options.command(options)
     except (UsageError, ParameterError) as error:
         print(f"course: {error}", file=sys.stderr)
         return 2
-    except (RunError, StoppedError, publish.PublishError, OSError) as error:
+    except (RunError, StoppedError, publish.PublishError, RuntimeError, OSError) as error:
         print(f"course: {error}", file=sys.stderr)
         return 1
     return 0
@@ -103,9 +103,12 @@ def find_session(name):
 
 
 def run(options):
+    check_installation()
     source = find_session(options.session)
     schema = publish.schema_of(publish.read_notebook(source))
     chosen = dict(options.parameter) | ({"seed": options.seed} if options.seed is not None else {})
+    if {"checkpoint", "weights"} & set(chosen):
+        raise UsageError("`course run` itself says where checkpoint and weights lie; papermill lets you choose.")
     chosen = check_parameters(schema, {name: parse(schema, name, text) for name, text in chosen.items()})
     values = profile_parameters(source, schema, options.profile) | chosen
     name = run_name({name: rule["default"] for name, rule in schema.items()} | values, chosen)
@@ -150,9 +153,16 @@ def execute(source, values, name, time_limit):
     values = {"checkpoint": str(checkpoint.relative_to(ROOT)), "weights": str(weights.relative_to(ROOT))} | values
     command = [sys.executable, "-m", "papermill", str(source.relative_to(ROOT)), str(partial.relative_to(ROOT))]
     command += ["--parameters_yaml", yaml.safe_dump(values), "--log-output", "--no-progress-bar"]
-    with only_one(lock), open(log, "w", encoding="utf-8") as output:
+    with only_one(lock) as held, open(log, "w", encoding="utf-8") as output:
         partial.unlink(missing_ok=True)
-        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        # papermill holds the lock too: when this process is killed, nobody starts a second one beside it.
+        options = {
+            "stdout": output,
+            "stderr": subprocess.STDOUT,
+            "start_new_session": True,
+            "pass_fds": [held.fileno()],
+        }
+        process = subprocess.Popen(command, cwd=ROOT, **options)
         try:
             in_time = follow(process, log, f"{name.parent.name} {name.name}", time.monotonic() + time_limit)
         finally:
@@ -172,13 +182,13 @@ def execute(source, values, name, time_limit):
 
 @contextlib.contextmanager
 def only_one(path):
-    """Hold a lock for the time of the block, so that no run is executed twice at once."""
+    """Hold a lock, an open file, for the time of the block, so that no run is executed twice at once."""
     with open(path, "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunError(f"{path.stem} is being executed already: wait for it, or stop it.") from None
-        yield
+        yield lock
 
 
 def follow(process, log, prefix, deadline):
@@ -241,6 +251,8 @@ def run_publish(options):
 def fetch_data(options):
     from common import data
 
+    if options.name not in data.NAMES and not options.name.startswith("folder:"):
+        raise UsageError(f"There is no data set {options.name}; there are {', '.join(data.NAMES)} and folder:PATH.")
     try:
         found = data.load(options.name)
     except data.DataError as error:

@@ -14,9 +14,12 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from filelock import FileLock
 from torch import Tensor
 
 from common.utils import ROOT, interactive
+
+NAMES = ("mnist", "cifar10", "digits")
 
 
 class DataError(Exception):
@@ -56,10 +59,9 @@ def load(name, root=""):
     root = Path(root or os.environ.get("COURSE_DATA") or ROOT / "data")
     if name.startswith("folder:"):
         return _load_folder(root / name.removeprefix("folder:"))
-    readers = {"mnist": _load_mnist, "cifar10": _load_cifar10, "digits": _load_digits}
-    if name not in readers:
-        raise DataError(f"There is no data set {name!r}; there are {', '.join(readers)} and folder:PATH.")
-    return readers[name](root)
+    if name not in NAMES:
+        raise DataError(f"There is no data set {name!r}; there are {', '.join(NAMES)} and folder:PATH.")
+    return {"mnist": _load_mnist, "cifar10": _load_cifar10, "digits": _load_digits}[name](root)
 
 
 def hold_out(split, count=5000):
@@ -110,8 +112,9 @@ def _load_digits(root):
 
 
 def _load_mnist(root):
+    from torchvision import datasets  # here, because it takes two seconds
+
     files = fetch_mnist(root)
-    datasets = _torchvision_datasets()
     splits = []
     for train in (True, False):
         part = datasets.MNIST(root, train=train)
@@ -120,18 +123,23 @@ def _load_mnist(root):
 
 
 def _load_cifar10(root):
+    from torchvision import datasets
+
     archive = fetch_cifar10(root)
-    datasets = _torchvision_datasets()
     splits = []
     for train in (True, False):
-        part = datasets.CIFAR10(root, train=train)  # checks the MD5 of every file before it reads it
+        try:
+            part = datasets.CIFAR10(root, train=train)  # checks the MD5 of every file before it reads it
+        except RuntimeError:
+            raise DataError(f"{root / 'cifar-10-batches-py'} is damaged: delete this folder, load it again.") from None
         splits.append(Split(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets)))
     return _dataset("CIFAR-10", *splits, part.classes, hash_files([archive]))
 
 
 def _load_folder(folder):
     """Images in train/<class>/* and test/<class>/*; the name shown to readers stands in the file name.txt there."""
-    datasets = _torchvision_datasets()
+    from torchvision import datasets
+
     parts = []
     for split in ("train", "test"):
         try:
@@ -164,20 +172,8 @@ def _read_image(datasets, path):
 
     try:
         return pil_to_tensor(datasets.folder.pil_loader(path))  # uint8 (3, H, W)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # Pillow raises what its many decoders raise
         raise DataError(f"{path} is not a readable image: {error}.") from None
-
-
-def _torchvision_datasets():
-    """Import torchvision where it is needed: it takes two seconds."""
-    try:
-        from torchvision import datasets
-    except (RuntimeError, ImportError) as error:
-        raise DataError(
-            f"torchvision does not match torch ({error}): install both in one command from the same place, "
-            "`pip install --force-reinstall torch torchvision`."
-        ) from None
-    return datasets
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -222,10 +218,12 @@ def fetch_mnist(root):
     for name, (md5, sha256) in MNIST_FILES.items():
         path = folder / name
         if not path.exists():
-            archive = _download(f"{name}.gz", MNIST_MIRRORS, md5, folder)
-            with _atomic(path) as unfinished, gzip.open(archive) as source, open(unfinished, "wb") as target:
-                shutil.copyfileobj(source, target)
-            archive.unlink()
+            with _turn(folder):
+                if not path.exists():  # another process may have fetched it meanwhile
+                    archive = _download(f"{name}.gz", MNIST_MIRRORS, md5, folder)
+                    with _atomic(path) as unfinished, gzip.open(archive) as source, open(unfinished, "wb") as target:
+                        shutil.copyfileobj(source, target)
+                    archive.unlink()
         if hash_files([path]) != sha256:
             raise DataError(f"{path} is damaged: expected SHA-256 {sha256}. Delete it and load MNIST again.")
         paths.append(path)
@@ -236,15 +234,15 @@ def fetch_cifar10(root):
     """Make sure that the archive of CIFAR-10 lies in root, unharmed and unpacked, and return its path."""
     root = Path(root)
     name, md5 = CIFAR10_ARCHIVE
-    archive = root / name
-    if not archive.exists():
-        _download(name, CIFAR10_MIRRORS, md5, root)
-    elif hash_files([archive], "md5") != md5:
-        raise DataError(f"{archive} is damaged: expected MD5 {md5}. Delete it and load CIFAR-10 again.")
-    folder = root / "cifar-10-batches-py"
-    if not folder.exists():
-        with _atomic(folder) as unfinished, tarfile.open(archive) as source:
-            source.extractall(unfinished.parent, filter="data")  # the archive holds one folder, named like this one
+    archive, folder = root / name, root / "cifar-10-batches-py"
+    with _turn(root):
+        if not archive.exists():
+            _download(name, CIFAR10_MIRRORS, md5, root)
+        elif hash_files([archive], "md5") != md5:
+            raise DataError(f"{archive} is damaged: expected MD5 {md5}. Delete it and load CIFAR-10 again.")
+        if not folder.exists():
+            with _atomic(folder) as unfinished, tarfile.open(archive) as source:
+                source.extractall(unfinished.parent, filter="data")  # the archive holds one folder, named like this one
     return archive
 
 
@@ -254,12 +252,6 @@ def _download(name, mirrors, md5, folder):
 
     own = os.environ.get("COURSE_MIRROR")
     reasons = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError("permission denied")
-    except OSError as error:
-        raise DataError(f"Cannot write to {folder} ({error}): choose another folder with COURSE_DATA.") from None
     pooch.get_logger().setLevel("WARNING")
     for mirror in [own, *mirrors] if own else mirrors:
         url = f"{mirror.rstrip('/')}/{name}"
@@ -273,6 +265,18 @@ def _download(name, mirrors, md5, folder):
         f"{name} could not be downloaded into {folder}. Check the network, name a mirror in COURSE_MIRROR, "
         "or put the file there yourself. Tried:\n  " + "\n  ".join(reasons)
     )
+
+
+@contextmanager
+def _turn(folder):
+    """Let one process at a time fetch files into a folder; raises DataError where it cannot be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock").acquire()
+    except OSError as error:
+        raise DataError(f"Cannot write to {folder} ({error}): choose another folder with COURSE_DATA.") from None
+    with lock:
+        yield
 
 
 @contextmanager

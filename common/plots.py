@@ -111,12 +111,13 @@ def class_accuracy(labels, logits, classes):
     axes = figure.subplots()
     bars = axes.bar(list(accuracies), list(accuracies.values()))
     axes.bar_label(bars, [f"{accuracy:.1%}" for accuracy in accuracies.values()], fontsize=8)
-    lowest = min(accuracy for accuracy in accuracies.values() if not math.isnan(accuracy))
+    present = [name for name, accuracy in accuracies.items() if not math.isnan(accuracy)]
+    worst, best = min(present, key=accuracies.get), max(present, key=accuracies.get)
+    lowest = accuracies[worst]
     room = max(0.01, 1 - lowest)  # above the bars for their labels, and below the shortest
     axes.set(xlabel="class", ylabel="accuracy", ylim=(max(0.0, lowest - 0.5 * room), 1 + 0.15 * room))
     if max(map(len, classes)) > 4:
         axes.tick_params("x", rotation=45)
-    worst, best = min(accuracies, key=accuracies.get), max(accuracies, key=accuracies.get)
     return figure, (
         f"Accuracy per class, from {accuracies[worst]:.2%} for {worst} to {accuracies[best]:.2%} for {best}; "
         "the axis does not begin at zero."

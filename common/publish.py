@@ -109,9 +109,8 @@ def publish(paths, folder=None):
     source = read_notebook(SESSIONS / session / "session.ipynb")
     headline = source.metadata.course.headline
     paths = sorted(paths, key=lambda path: (records[path]["variant"] != headline, run_of(records[path])))
-    _check(source, [records[path] for path in paths], paths, published=folder is None)
-
     folder = folder or SESSIONS / session
+    _check(source, [records[path] for path in paths], paths, published=SESSIONS in folder.resolve().parents)
     shown = paths[0]
     files = {"executed.ipynb": nbformat.writes(_portable(notebooks[shown])) + "\n"}
     files["results.json"] = json.dumps([records[path] for path in paths], indent=1) + "\n"
@@ -130,8 +129,10 @@ def rerender(session):
     """Make a published README again, from its executed notebook and results, with today's prose."""
     folder = SESSIONS / session
     executed = read_notebook(folder / "executed.ipynb")
-    records = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    files = render(read_notebook(folder / "session.ipynb"), executed, records)
+    source, records = read_notebook(folder / "session.ipynb"), results(folder)
+    if source_digest(source) != source_digest(executed):
+        raise PublishError(f"The results of {session} are those of other code than session.ipynb has: run it again.")
+    files = render(source, executed, records)
     _write(folder, files)
     _remove_old_images(folder, files)
 
@@ -154,11 +155,18 @@ def _check(source, records, paths, published):
             raise PublishError(f"{path} has parameters that session.ipynb does not have: execute it again.")
         if published and record["profile"] != "full":
             raise PublishError(f"{path} is a run of the quick profile; published are runs of the full one.")
+        if _recipe(record) != _recipe(records[0]):
+            raise PublishError(f"{path} has other parameters than {paths[0]}: publish runs of one kind together.")
         if record["dataset"] != records[0]["dataset"]:
             raise PublishError(f"{path} used other data than {paths[0]}.")
     for (variant, seed), count in Counter(map(run_of, records)).items():
         if count > 1:
             raise PublishError(f"Variant {variant}, seed {seed} was given {count} times.")
+
+
+def _recipe(record):
+    """The parameters that all runs of a page have in common."""
+    return {name: value for name, value in record["params"].items() if name not in ("variant", "seed")}
 
 
 def run_of(record):
@@ -250,6 +258,7 @@ def _summary(source, page, records):
         "devices": sorted({_device(record) for record in records}),
         "runs": [f"{variant}, seed {seed}" for variant, seed in map(run_of, records)],
         "shown": shown,
+        "command": _command(shown, schema_of(source)),
         "parameters": {name: shown["params"][name] for name in schema_of(source) if name in shown["params"]},
     }
 
@@ -282,6 +291,7 @@ def _group(name, results):
         "high": max(accuracies),
         "target": target,
         "reached": sum(accuracy >= target for accuracy in accuracies),
+        "close": f"{mean:.2%}" == f"{target:.2%}",  # two digits would hide on which side of the target it is
         "verdict": "the target is reached." if mean >= target else missed,
         "parameters": results[0]["parameters"],
         "seconds": round(statistics.mean(result["seconds"] for result in results)),
@@ -297,6 +307,15 @@ def _changed(source, records):
         if values and name not in ("variant", "seed"):
             changed[name] = f"{name} = {', '.join(map(str, sorted(values)))} instead of {rule['default']}"
     return list(changed.values())
+
+
+def _command(record, schema):
+    """The command that repeats a run."""
+    params = [(name, value) for name, value in record["params"].items() if value != schema[name]["default"]]
+    options = [f" -p {name} {value}" for name, value in params if name not in ("profile", "seed")]
+    threads = f"OMP_NUM_THREADS={record['threads']} " if record["device"] == "CPU" else ""
+    profile = f" --profile {record['profile']}" if record["profile"] != "full" else ""
+    return f"{threads}course run {record['session']}{profile}{''.join(options)} --seed {record['seed']}"
 
 
 def _device(record):
@@ -331,7 +350,7 @@ here = Path.cwd()
 root = next((folder for folder in (here, *here.parents) if (folder / "common" / "model.py").exists()), None)
 if root is None:
     root = here / "{name}"
-    if not root.exists():
+    if not (root / "common" / "model.py").exists():
         subprocess.run(["git", "clone", "--quiet", "--depth=1", "--branch", release, repository, str(root)], check=True)
     missing = [package for package in ("torchsummary", "safetensors", "pooch", "sklearn") if find_spec(package) is None]
     if missing:
@@ -340,25 +359,38 @@ if root is None:
 sys.path.insert(0, str(root))"""
 
 
+COLAB_BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
+
+
 def write_badges():
-    """Write badges and bootstrap cell into every session's notebook, from the address in pyproject.toml."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    repository, release = project["project"]["urls"]["Repository"], project["tool"]["course"]["release"]
-    name = repository.rsplit("/", 1)[1]
+    """Write badges and bootstrap cell into every session's notebook and the index into the README."""
+    repository, release = _repository()
     for path in sessions():
         notebook = read_notebook(path)
-        colab = repository.replace("https://github.com", "https://colab.research.google.com/github")
         badges = (
             "![Python 3.11 or newer](https://img.shields.io/badge/python-3.11%2B-3776ab)\n"
             "![PyTorch 2.10 or newer](https://img.shields.io/badge/torch-2.10%2B-ee4c2c)\n"
-            "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
-            f"({colab}/blob/{release}/{path.relative_to(ROOT).as_posix()})"
+            f"[![Open in Colab]({COLAB_BADGE})]({_colab_address(path)})"
         )
         title = notebook.cells[0]
         title.source = _between(title.source, "badges", badges)
         cell = find_cell(notebook, "bootstrap")
-        cell.source = BOOTSTRAP.format(repository=repository, release=release, name=name)
+        cell.source = BOOTSTRAP.format(repository=repository, release=release, name=repository.rsplit("/", 1)[1])
         _write(path.parent, {path.name: nbformat.writes(notebook) + "\n"})
+    write_index()
+
+
+def _repository():
+    """The repository's address and the branch or tag that Colab opens, from pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return project["project"]["urls"]["Repository"], project["tool"]["course"]["release"]
+
+
+def _colab_address(notebook):
+    """Where Colab opens a notebook of the repository."""
+    repository, release = _repository()
+    colab = repository.replace("https://github.com", "https://colab.research.google.com/github")
+    return f"{colab}/blob/{release}/{notebook.relative_to(ROOT).as_posix()}"
 
 
 def sessions():
@@ -386,8 +418,8 @@ def overview(folders):
 def write_index():
     """Write the table of all sessions into the top-level README."""
     lines = [
-        "| session | what it teaches | parameters | test accuracy (mean ± sd) | claimed | training, one run |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| session | what it teaches | parameters | test accuracy (mean ± sd) | claimed | training, one run | |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for path in sessions():
         source, records = read_notebook(path), results(path.parent)
@@ -402,7 +434,8 @@ def write_index():
             )
         else:
             figures = f" | not run yet | {source.metadata.course.claimed} | "
-        lines.append(f"| {link} | {source.metadata.course.teaches} | {figures} |")
+        badge = f"[![Open in Colab]({COLAB_BADGE})]({_colab_address(path)})"
+        lines.append(f"| {link} | {source.metadata.course.teaches} | {figures} | {badge} |")
     readme = ROOT / "README.md"
     text = _between(readme.read_text(encoding="utf-8"), "index", "\n".join(lines))
     _write(ROOT, {"README.md": text})

@@ -4,11 +4,15 @@ import ast
 import hashlib
 import json
 import math
+import os
 import re
 import time
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 SCHEMA = 1
 MIME = "application/vnd.course.record+json"
@@ -33,16 +37,21 @@ def read_schema(source):
     """Read the parameters cell: {name: {"default": …, "type": …, "min": …, "max": …, "choices": […]}}.
 
     A line is `name = value  # @param {"type": "number", "min": 0}` or `name = value  # @param ["one", "two"]`: what
-    Colab shows as a form.
+    Colab shows as a form. Raises ParameterError for a line of another form.
     """
     schema = {}
     for line in source.splitlines():
+        if "@param" not in line:
+            continue
         match = re.match(r"(\w+) = (.+?)\s+#\s?@param (.+)$", line)
-        if match:
+        try:
             name, default, form = match[1], ast.literal_eval(match[2]), json.loads(match[3])
-            if isinstance(form, list):
-                form = {"type": "string", "choices": form}
-            schema[name] = {"default": default, **form}
+        except (TypeError, ValueError, SyntaxError):
+            form = 'name = value  # @param {"type": "number"}'
+            raise ParameterError(f"This line must have a plain value and the form {form}: {line}") from None
+        if isinstance(form, list):
+            form = {"type": "string", "choices": form}
+        schema[name] = {"default": default, **form}
     return schema
 
 
@@ -87,22 +96,31 @@ def describe(schema):
     return "\n".join(lines)
 
 
-def find_parameters(inputs, namespace):
-    """Check the parameters of a running notebook and return their values.
+def find_parameters(inputs):
+    """The checked parameters of a running notebook, {name: value}.
 
-    `inputs` are the sources of the cells that were run so far (IPython's `In`): the last one with # @param lines is the
-    parameters cell, and papermill's cell behind it may name nothing else. `namespace` (`globals()`) holds the values.
+    `inputs` are the sources of the cells that were run so far (IPython's `In`). The last one with `@param` lines is the
+    parameters cell; the cell that papermill adds behind it may change its values, and name nothing else.
     """
-    position = max((number for number, source in enumerate(inputs) if read_schema(source)), default=None)
-    if position is None:
-        raise ParameterError("Run the parameters cell first: the one with the # @param lines.")
+    position = max(
+        (number for number, source in enumerate(inputs) if re.search("^\\w+ = .*@param", source, re.M)), default=-1
+    )
+    if position < 0:
+        raise ParameterError("Run the parameters cell first: the one with the @param lines.")
     schema = read_schema(inputs[position])
-    names = set(schema)
+    values = {name: rule["default"] for name, rule in schema.items()}
     for source in inputs[position + 1 :]:
         if source.startswith("# Parameters"):  # how papermill begins the cell that it adds
-            targets = (target for node in ast.parse(source).body for target in getattr(node, "targets", ()))
-            names |= {target.id for target in targets}
-    return check_parameters(schema, {name: namespace[name] for name in [*schema, *sorted(names - set(schema))]})
+            values |= {node.targets[0].id: _plain(node.value) for node in ast.parse(source).body}
+    return check_parameters(schema, values)
+
+
+def _plain(node):
+    """The value of a literal; of anything else, such as float("nan"), its text: no check lets it pass."""
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return ast.unparse(node)
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -113,9 +131,13 @@ class Run:
     """One execution of a session's notebook, from its checked parameters to the record in its last cell."""
 
     def __init__(self, session, inputs, namespace):
-        """`inputs` and `namespace` are IPython's `In` and `globals()`; see find_parameters."""
+        """`inputs` is IPython's `In`, see find_parameters; in `namespace`, `globals()`, the parameters are set anew."""
+        check_installation()
         self.session = session
-        self.parameters = find_parameters(inputs, namespace)
+        self.parameters = find_parameters(inputs)
+        namespace.update(self.parameters)  # this cell may be run again after others gave the names another value
+        if self.parameters["weights"]:  # a folder that cannot be written to should be known now, not after training
+            Path(self.parameters["weights"]).parent.mkdir(parents=True, exist_ok=True)
         self.started = _now()
         self.seconds = {}
 
@@ -142,7 +164,9 @@ class Run:
         weights = self.parameters["weights"]
         if weights:
             weights = Path(weights)
-            save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, weights)
+            unfinished = weights.with_name(weights.name + ".unfinished")
+            save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, unfinished)
+            os.replace(unfinished, weights)
         record = {
             "schema": SCHEMA,
             "session": self.session,
@@ -170,6 +194,18 @@ class Run:
         record = finite(record)
         line = f"{self.session} {record['variant']} seed {record['seed']}: test accuracy {metrics['test_accuracy']:.2%}"
         display({MIME: record, "text/plain": line}, raw=True)
+
+
+def check_installation():
+    """Raise RuntimeError if the installed torchvision was made for another torch; imports neither of them."""
+    torch, torchvision = metadata.version("torch"), metadata.version("torchvision")
+    needs = [Requirement(line) for line in metadata.requires("torchvision")]
+    fits = all(need.specifier.contains(torch, prereleases=True) for need in needs if need.name == "torch")
+    if not fits or ("+cpu" in torch) != ("+cpu" in torchvision):
+        raise RuntimeError(
+            f"torch {torch} and torchvision {torchvision} do not match: install both in one command from the same "
+            "place, `pip install --force-reinstall torch torchvision`."
+        )
 
 
 def lesson_hashes():

@@ -69,9 +69,12 @@ def fit(
     """
     if isinstance(schedule, ReduceLROnPlateau) and not held_out:
         raise ValueError("ReduceLROnPlateau needs the loader held_out: the test set must not decide the learning rate.")
+    if optimizer.state:
+        raise ValueError("This optimiser has made steps already: make model and optimiser anew before training again.")
     history = History()
     if checkpoint:
-        state = TrainingState(model, train, optimizer, schedule, epochs, bfloat16)
+        measures = ", ".join([getattr(loss, "__name__", str(loss)), *metrics])
+        state = TrainingState(model, train, optimizer, schedule, epochs, bfloat16, measures)
         if Path(checkpoint).exists():
             history = state.load(checkpoint)
             log(f"Going on after epoch {len(history.epochs)}, from the checkpoint {Path(checkpoint).name}")
@@ -102,13 +105,13 @@ def fit(
     return history
 
 
-def one_cycle(model, loader, lr, epochs):
+def one_cycle(model, loader, lr, epochs, weight_decay=1e-4):
     """The optimiser and schedule that the search in session 6 chose: SGD whose rate rises, then falls to 0 in a line.
 
-    SGD with Nesterov momentum 0.9 and weight decay 0.0001; the rate reaches `lr` after 20 % of `epochs` passes over the
+    SGD with Nesterov momentum 0.9; the rate reaches `lr` after 20 % of `epochs` passes over the
     loader (Smith & Topin 2018). Returns both, for fit().
     """
-    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, nesterov=True, weight_decay=1e-4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, nesterov=True, weight_decay=weight_decay)
     steps = epochs * len(loader)
     schedule = OneCycleLR(
         optimizer, lr, total_steps=steps, pct_start=0.2, anneal_strategy="linear", cycle_momentum=False
@@ -137,7 +140,12 @@ def train_epoch(model, loader, optimizer, schedule=None, loss=F.cross_entropy, m
 
 @torch.no_grad()
 def predict(model, loader):
-    """The model's outputs, such as logits (N, classes), for all images of an unshuffled loader; its mode is kept."""
+    """The model's outputs, such as logits (N, classes), for all images of a loader; the model's mode is kept.
+
+    Raises ValueError for a loader that shuffles or augments: its batches would not fit its targets.
+    """
+    if loader.shuffle or loader.augment:
+        raise ValueError("Measure with a loader that neither shuffles nor augments.")
     was_training = model.training
     model.eval()
     outputs = torch.cat([model(inputs) for inputs, _ in loader])
@@ -146,7 +154,7 @@ def predict(model, loader):
 
 
 def evaluate(model, loader, loss=F.cross_entropy, metrics=ACCURACY):
-    """Mean loss and metrics over an unshuffled loader, as {"loss", *metrics}."""
+    """Mean loss and metrics over a loader that neither shuffles nor augments, as {"loss", *metrics}."""
     outputs = predict(model, loader)
     shares = {name: float(metric(outputs, loader.targets).double().mean()) for name, metric in metrics.items()}
     return {"loss": float(loss(outputs, loader.targets)), **shares}
@@ -183,11 +191,16 @@ def analysis(history, target, images):
         why = "Training is harder: its images may be changed at random, neurons dropped, and the network still learns."
     else:
         why = "The network does better on images that it has seen."
+    if best["test_accuracy"] == right:
+        choice = "It is the last one, by chance: training does not look at the test images."
+    else:
+        choice = (
+            f"Epoch {best['epoch']} had {best['test_accuracy']:.2%}. To quote it would be to choose with the test set."
+        )
     return [
         f"- **Result.** {right:.2%} after epoch {last['epoch']}, {images - round(right * images)} of {images} test "
         f"images wrong: {'reached' if right >= target else 'missed'} the target of {target:.2%}.",
-        f"- **Best epoch.** Epoch {best['epoch']} had {best['test_accuracy']:.2%}. To quote it would be to choose with "
-        f"the test set, for {100 * (best['test_accuracy'] - right):.2f} points.",
+        "- **Best epoch.** " + choice,
         f"- **Overfitting.** Training accuracy minus test accuracy is {gap:+.2f} points. {why}",
     ]
 
@@ -208,7 +221,7 @@ def log_line(row, test_size, seconds):
 class TrainingState:
     """Everything that decides how training goes on; saved to and loaded from a checkpoint file."""
 
-    def __init__(self, model, train, optimizer, schedule, epochs, bfloat16):
+    def __init__(self, model, train, optimizer, schedule, epochs, bfloat16, measures):
         self.parts = {"model": model, "optimizer": optimizer}
         if schedule:
             self.parts["schedule"] = schedule
@@ -221,7 +234,8 @@ class TrainingState:
             "optimizer": str(optimizer),
             "schedule": f"{type(schedule).__name__} {schedule.state_dict()}" if schedule else "None",
             "epochs": str(epochs),
-            "training images": _digest([train.images, train.targets]),
+            "loss and metrics": measures,
+            "training images": _digest([train.images, train.targets, train.mean, train.std]),
             "batches": f"{train.batch_size}, {train.augment}, shuffle {train.shuffle}",
             "generator": _digest([train.generator.get_state()]),
             "precision": "bfloat16" if bfloat16 else "float32",
@@ -247,9 +261,13 @@ class TrainingState:
 
     def load(self, path):
         """Put everything back to the end of the checkpoint's last epoch and return the history until then."""
+        if Path(path).is_dir():
+            raise ValueError(f"The checkpoint {path} is a folder: name a file.")
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             settings = state["settings"]
+        except PermissionError:
+            raise
         except Exception:  # torch.load has no exception of its own for a damaged file, and advises to trust it
             raise ValueError(f"{path} is damaged or not a checkpoint of this course: delete it.") from None
         other = [key for key, value in self.settings.items() if settings.get(key) != value]

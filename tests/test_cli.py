@@ -21,6 +21,8 @@ from common import publish
         (["run", "s06", "-p", "lr", "nan"], "lr must be from 0 to 10, not nan"),
         (["run", "s06", "--seed", "-1"], "seed must be from 0"),
         (["run", "s06", "-p", "variant", "C"], "variant must be one of 'B', 'A', not 'C'"),
+        (["run", "s06", "-p", "weights", "mine.safetensors"], "papermill lets you choose"),
+        (["data", "mnits"], "There is no data set mnits; there are mnist"),
         (["publish"], "Give the executed notebooks"),
         (["runn", "s06"], "invalid choice"),
         (["run", "s06", "--profile", "fast"], "invalid choice"),
@@ -49,7 +51,7 @@ def test_data_are_fetched_or_the_reason_is_told(course):
 
 @pytest.fixture(scope="module")
 def quick_run(tmp_path_factory):
-    """Session 6, executed for one epoch in a copy of the course."""
+    """Session 6, executed for two epochs in a copy of the course."""
     from conftest import Course
 
     course = Course(tmp_path_factory.mktemp("quick"))
@@ -75,7 +77,9 @@ def test_a_run_leaves_a_notebook_weights_and_a_log(quick_run):
     assert record["metrics"]["parameters"] == 9404
     assert record["dataset"]["test"] == 360
     assert set(record["seconds"]) == {"data", "train", "eval"}
-    assert sum(tensor.numel() for key, tensor in load_file(folder / f"{name}.safetensors").items() if "num" not in key)
+    tensors = load_file(folder / f"{name}.safetensors")
+    # the parameters, and a mean and a variance for each of batch norm's 124 channels
+    assert sum(tensor.numel() for key, tensor in tensors.items() if "num_batches" not in key) == 9404 + 2 * 124
     assert str(course.root) not in json.dumps(notebook), "a path of this machine"
     printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
     last = record["history"][-1]
@@ -97,7 +101,9 @@ def test_a_quick_run_is_published_elsewhere_but_not_among_the_results(quick_run)
         assert f"](images/{image.name})" in readme
     assert "![png]" not in readme
     assert "Traceback" not in readme
-    assert "B-seed-5" in "".join(path.name for path in notebook.parent.iterdir())
+    process = course("publish", notebook, "--to", "sessions/s06_under_10k")
+    assert process.returncode == 1
+    assert "quick profile" in process.stderr_text
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -173,9 +179,11 @@ def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_result(own_course)
             break
     killed.kill()
     killed.wait()
-    time.sleep(0.2)
+    beside = own_course(*arguments)  # papermill lives on, and nobody may start a second one beside it
+    assert "is being executed already" in beside.stderr_text
     for kernel in processes_in(own_course.root):
         os.kill(kernel, signal.SIGKILL)
+    time.sleep(0.5)
     folder = own_course.root / "runs" / "quick" / "s06_under_10k"
     assert list(folder.iterdir()) == []
     resumed = own_course(*arguments)

@@ -8,6 +8,7 @@ import os
 import pickle
 import tarfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -155,7 +156,7 @@ def mnist(monkeypatch):
 
 
 def left_over(root):
-    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and path.name != ".lock")
 
 
 def test_the_real_mnist_is_what_is_asked_for():
@@ -216,6 +217,14 @@ def test_a_damaged_file_is_named(tmp_path, serve, mnist, monkeypatch, damage):
         data.load("mnist", tmp_path)
 
 
+def test_two_threads_may_fetch_at_once(tmp_path, serve, mnist, monkeypatch):
+    monkeypatch.setattr(data, "MNIST_MIRRORS", [serve(mnist)])
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: data.fetch_mnist(tmp_path), range(4)))
+    assert found[0] == found[3]
+    assert left_over(tmp_path) == sorted(f"MNIST/raw/{name}" for name in data.MNIST_FILES)
+
+
 def test_a_folder_that_cannot_be_written_to(tmp_path, serve, mnist, monkeypatch):
     monkeypatch.setattr(data, "MNIST_MIRRORS", [serve(mnist)])
     (tmp_path / "MNIST").write_text("a file where a folder should be")
@@ -258,7 +267,10 @@ def test_cifar10_is_downloaded_and_unpacked(tmp_path, serve, cifar10, monkeypatc
     assert found.classes[3] == "class 3"
     # the first image counts through red, then green: the order of the bytes is channels, rows, columns
     assert found.train.images[0, 1, 0, :3].tolist() == [1024 % 256, 1025 % 256, 1026 % 256]
-    assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]
+    assert not [name for name in os.listdir(tmp_path) if name.startswith(".cifar")]
+    (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(b"spoilt")
+    with pytest.raises(data.DataError, match="cifar-10-batches-py is damaged"):
+        data.load("cifar10", tmp_path)
 
 
 def test_a_damaged_cifar10_is_not_unpacked(tmp_path, cifar10, monkeypatch):

@@ -116,6 +116,10 @@ REFUSED = [
         "used other data than",
     ),
     (
+        lambda course: change_record(notebooks(course)[1], lambda record: record["params"].update(target=0.1)),
+        "has other parameters than",
+    ),
+    (
         lambda course: change_record(notebooks(course)[1], lambda record: record["params"].update(rate=1)),
         "has parameters that session.ipynb does not have",
     ),

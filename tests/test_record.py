@@ -1,10 +1,19 @@
 """Parameters: what the schema says, what the check refuses."""
 
 import math
+from importlib import metadata
 
 import pytest
 
-from common.record import ParameterError, check_parameters, describe, find_parameters, finite, read_schema
+from common.record import (
+    ParameterError,
+    check_installation,
+    check_parameters,
+    describe,
+    find_parameters,
+    finite,
+    read_schema,
+)
 
 CELL = """
 # What is done
@@ -60,26 +69,57 @@ def test_bad_values_are_refused(name, value, message):
 
 def test_a_notebook_finds_its_own_parameters():
     defaults = {name: rule["default"] for name, rule in SCHEMA.items()}
-    assert find_parameters(["", "import os", CELL, "run = …"], defaults) == defaults
+    assert find_parameters(["", "import os", CELL, "run = …"]) == defaults
     injected = "# Parameters\nepochs = 3\n"
-    assert find_parameters([CELL, injected, "run = …"], {**defaults, "epochs": 3})["epochs"] == 3
+    assert find_parameters([CELL, injected, "run = …"])["epochs"] == 3
     # a cell of the learner's own may name what it likes
-    assert find_parameters([CELL, "other = 1", "run = …"], {**defaults, "other": 1}) == defaults
+    assert find_parameters([CELL, "other = 1", "run = …"]) == defaults
 
 
 def test_papermills_unknown_names_are_refused_and_a_missing_cell_too():
-    namespace = {**{name: rule["default"] for name, rule in SCHEMA.items()}, "learning_rate": 1}
     with pytest.raises(ParameterError, match="no parameter learning_rate"):
-        find_parameters([CELL, "# Parameters\nlearning_rate = 1\n", ""], namespace)
+        find_parameters([CELL, "# Parameters\nlearning_rate = 1\n", ""])
+    with pytest.raises(ParameterError, match='lr must be a number, not "float'):
+        find_parameters([CELL, "# Parameters\nlr = float('nan')\n", ""])
     with pytest.raises(ParameterError, match="Run the parameters cell first"):
-        find_parameters(["", "import os"], {})
+        find_parameters(["", "import os", "text = '# @param'"][:2])
 
 
 def test_a_cell_that_was_run_again_counts():
+    """The last one: older ones may have been wrong, and later cells may have given the names other values."""
     changed = CELL.replace("epochs = 20", "epochs = 4")
-    namespace = {name: rule["default"] for name, rule in read_schema(changed).items()}
-    old = "# Parameters\nlearning_rate = 1\n"
-    assert find_parameters([CELL, old, changed, ""], namespace)["epochs"] == 4
+    for old in (CELL.replace("epochs = 20", "epochs = 10 + 10"), "# Parameters\nlearning_rate = 1\n"):
+        assert find_parameters([old, changed, "run = …", "epochs = 99"])["epochs"] == 4
+
+
+@pytest.mark.parametrize(
+    "line", ["epochs = 10 + 10  # @param {}", 'lr = 0.1  # @param {type: "number"}', "a = b  # @param []"]
+)
+def test_a_line_of_another_form_is_named(line):
+    with pytest.raises(ParameterError, match="This line must have a plain value") as error:
+        find_parameters([CELL + line])
+    assert line in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("torch", "torchvision", "needs", "fits"),
+    [
+        ("2.11.0", "0.26.0", "torch (==2.11.0)", True),
+        ("2.11.0+cu128", "0.26.0+cu128", "torch (==2.11.0)", True),
+        ("2.15.0", "0.29.2", "torch (>=2.14.0)", True),
+        ("2.10.0", "0.26.0", "torch (==2.11.0)", False),
+        ("2.11.0+cpu", "0.26.0", "torch (==2.11.0)", False),
+    ],
+)
+def test_torch_and_torchvision_must_match(monkeypatch, torch, torchvision, needs, fits):
+    versions = {"torch": torch, "torchvision": torchvision}
+    monkeypatch.setattr(metadata, "version", versions.__getitem__)
+    monkeypatch.setattr(metadata, "requires", lambda package: ["numpy", needs])
+    if fits:
+        check_installation()
+    else:
+        with pytest.raises(RuntimeError, match=r"do not match: install both in one command"):
+            check_installation()
 
 
 def test_numbers_that_json_does_not_know_become_null():

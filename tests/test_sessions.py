@@ -111,23 +111,31 @@ def test_the_index_is_up_to_date(own_course):
 
 
 @each_session
-def test_plain_papermill_runs_a_notebook_from_its_folder_too(source, tmp_path):
-    """Without the command `course`; with -p of one unknown name it says so."""
+@pytest.mark.parametrize("where", ["the root", "its own folder"])
+def test_plain_papermill_runs_a_notebook(source, where, tmp_path):
+    """Without the command `course`; a name that is no parameter is an error there too."""
     quick = yaml.safe_load((source.parent / "quick.yaml").read_text(encoding="utf-8"))
-    parameters = {**quick, "epochs": 1, "device": "cpu"}
-    for folder in (ROOT, source.parent):
+    folder = ROOT if where == "the root" else source.parent
+
+    def papermill(**parameters):
         command = [sys.executable, "-m", "papermill", os.path.relpath(source, folder), str(tmp_path / "out.ipynb")]
-        command += ["--parameters_yaml", yaml.safe_dump(parameters), "--no-progress-bar"]
-        if folder != ROOT:
-            command += ["--parameters", "learning_rate", "1"]
-        process = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-        if folder == ROOT:
-            assert process.returncode == 0, process.stderr
-            record = publish.read_record(read(tmp_path / "out.ipynb"), "out.ipynb")
-            assert record["params"]["epochs"] == 1
-            assert record["weights"] is None
-        else:
-            assert "There is no parameter learning_rate. There are:" in process.stderr
+        command += ["--parameters_yaml", yaml.safe_dump({**quick, "epochs": 1, **parameters}), "--no-progress-bar"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
+
+    if where == "the root":
+        process = papermill()
+        assert process.returncode == 0, process.stderr
+        record = publish.read_record(read(tmp_path / "out.ipynb"), "out.ipynb")
+        assert record["params"]["epochs"] == 1
+        assert record["weights"] is None
+    else:
+        process = papermill(learning_rate=1)
+        assert process.returncode != 0
+        assert "There is no parameter learning_rate. There are:" in process.stderr
+        process = papermill(weights=str(tmp_path / "new" / "w.safetensors"))
+        assert process.returncode == 0, process.stderr
+        assert (tmp_path / "new" / "w.safetensors").exists()
 
 
 def test_no_committed_file_names_a_path_of_a_machine():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -88,15 +89,16 @@ def test_a_plateau_is_one_of_the_held_out_loss(digits):
     assert history["lr"] == rates
     assert len(set(rates)) > 1
     with pytest.raises(ValueError, match="held_out"):
-        train.fit(model, train_loader, test_loader, optimizer, epochs=1, schedule=schedule)
+        train.fit(*parts(digits), epochs=1, schedule=schedule)
 
 
 def test_the_test_set_decides_nothing(digits):
     def weights(labels):
         model, train_loader, _, optimizer = parts(digits)
         test_loader = data.Loader(data.Split(digits.test.images, labels), 100, digits.mean, digits.std)
+        measured = data.Loader(digits.train, 500, digits.mean, digits.std)
         schedule = ReduceLROnPlateau(optimizer, patience=0)
-        train.fit(model, train_loader, test_loader, optimizer, epochs=3, schedule=schedule, held_out=train_loader)
+        train.fit(model, train_loader, test_loader, optimizer, epochs=3, schedule=schedule, held_out=measured)
         return torch.cat([parameter.flatten() for parameter in model.parameters()])
 
     shuffled = digits.test.labels[torch.randperm(360, generator=torch.Generator().manual_seed(1))]
@@ -174,7 +176,7 @@ def test_killed_twice_it_ends_with_the_same_bits(tmp_path, kind):
         for line in process.stdout:
             if line.startswith(f"Epoch {epoch:2d}"):
                 break
-        time.sleep(0.05)  # into the next epoch
+        time.sleep(random.uniform(0, 0.15))  # into the next epoch, at some moment of it
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert (tmp_path / "killed.checkpoint").exists()
@@ -239,7 +241,56 @@ def test_a_damaged_checkpoint_is_refused(digits, tmp_path):
     for damaged in (b"", b"no checkpoint", whole[: len(whole) // 2]):
         (tmp_path / "c").write_bytes(damaged)
         with pytest.raises(ValueError, match=r"not a checkpoint.*delete it"):
-            train.fit(*parts(digits)[:2], test_loader, optimizer, epochs=1, checkpoint=tmp_path / "c")
+            train.fit(*parts(digits), epochs=1, checkpoint=tmp_path / "c")
+    with pytest.raises(ValueError, match="is a folder"):
+        train.fit(*parts(digits), epochs=1, checkpoint=tmp_path)
+
+
+def test_a_kill_while_the_checkpoint_is_written_leaves_the_old_one(digits, tmp_path, monkeypatch):
+    def disk_full(*_):
+        (tmp_path / "c.unfinished").write_bytes(b"half of it")
+        raise OSError("No space left on device")
+
+    model, train_loader, test_loader, optimizer = parts(digits)
+    unbroken = train.fit(*parts(digits), epochs=3)
+    saves = []
+
+    def save(*arguments):
+        saves.append(1)
+        disk_full() if len(saves) == 2 else real(*arguments)
+
+    real = torch.save
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(OSError, match="No space"):
+        train.fit(model, train_loader, test_loader, optimizer, epochs=3, checkpoint=tmp_path / "c")
+    lines = []
+    history = train.fit(*parts(digits), epochs=3, checkpoint=tmp_path / "c", log=lines.append)
+    assert "Going on after epoch 1" in lines[0]
+    assert history.epochs == unbroken.epochs
+
+
+def test_a_trained_optimiser_and_a_shuffled_test_set_are_refused(digits):
+    model, train_loader, test_loader, optimizer = parts(digits)
+    train.fit(model, train_loader, test_loader, optimizer, epochs=1)
+    with pytest.raises(ValueError, match="made steps already"):
+        train.fit(model, train_loader, test_loader, optimizer, epochs=1)
+    with pytest.raises(ValueError, match="neither shuffles nor augments"):
+        train.evaluate(model, train_loader)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+def test_a_gpu_trains_and_goes_on_too(digits, tmp_path):
+    def run(epochs):
+        few = data.with_splits(digits, digits.train, digits.test, digits.classes)
+        loaders = data.loaders(few, 64, data.Augment(rotate=10, flip=True, crop_padding=2), device="cuda")
+        utils.set_seed(0)
+        model = under_10k(dropout=0.1).cuda()
+        optimizer, schedule = train.one_cycle(model, loaders[0], 0.1, 3)
+        return train.fit(model, *loaders, optimizer, epochs=epochs, schedule=schedule, bfloat16=True, checkpoint=path)
+
+    path = tmp_path / "c"
+    assert run(3)["test_accuracy"][-1] > 0.8
+    assert run(3).epochs[-1]["epoch"] == 3
 
 
 def test_a_checkpoint_runs_no_code(digits, tmp_path):
