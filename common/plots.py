@@ -1,4 +1,7 @@
-"""Every figure of the course. Its functions return a Figure and a text that says in words what it shows."""
+"""Every figure of the course, and tables and sentences about a run.
+
+A function that draws returns a Figure and a text that says in words what it shows; show() displays both.
+"""
 
 import base64
 import io
@@ -29,6 +32,47 @@ def show_table(rows):
 def show_text(*lines):
     """Display lines of Markdown."""
     display(Markdown("\n".join(lines)))
+
+
+def final_and_best(history):
+    """Accuracy on the training and the test set after the last epoch and at its highest, as rows of a table."""
+    rows = []
+    for name in ("train", "test"):
+        accuracies = history[f"{name}_accuracy"]
+        best = max(accuracies)
+        rows.append(
+            {
+                "accuracy": name,
+                "last epoch": f"{accuracies[-1]:.2%}",
+                "highest": f"{best:.2%}",
+                "in epoch": history["epoch"][accuracies.index(best)],
+            }
+        )
+    return rows
+
+
+def analysis(history, target, images):
+    """What a history says, as lines of Markdown: `target` is an accuracy, `images` the size of the test set."""
+    last = history.epochs[-1]
+    best = max(history.epochs, key=lambda row: row["test_accuracy"])
+    right = last["test_accuracy"]
+    gap = 100 * (last["train_accuracy"] - right)
+    if gap < 0:
+        why = "Training is harder: its images may be changed at random, neurons dropped, and the network still learns."
+    else:
+        why = "The network does better on images that it has seen."
+    if best["test_accuracy"] == right:
+        choice = "It is the last one, by chance: training does not look at the test images."
+    else:
+        choice = (
+            f"Epoch {best['epoch']} had {best['test_accuracy']:.2%}. To quote it would be to choose with the test set."
+        )
+    return [
+        f"- **Result.** {right:.2%} after epoch {last['epoch']}, {images - round(right * images)} of {images} test "
+        f"images wrong: {'reached' if right >= target else 'missed'} the target of {target:.2%}.",
+        "- **Best epoch.** " + choice,
+        f"- **Overfitting.** Training accuracy minus test accuracy is {gap:+.2f} points. {why}",
+    ]
 
 
 def sample_grid(split, classes, columns=10, rows=3):

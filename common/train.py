@@ -52,10 +52,9 @@ def fit(
 ):
     """Train `model` for `epochs` passes over the loader `train` and return the History.
 
-    `test` and `held_out` are loaders to measure on after each epoch; no decision is taken from `test`,
-    which may be None. `loss` and
-    `metrics` {name: function} take the model's outputs and the targets of a batch; a metric says for each image whether
-    it is right.
+    `test` and `held_out` are loaders to measure on after each epoch; `test` may be None, and decides nothing. `loss`
+    and `metrics` {name: function} take the model's outputs and the targets of a batch; a metric says for each image
+    whether it is right.
 
     `schedule` is a scheduler of torch.optim: OneCycleLR steps after each batch, ReduceLROnPlateau after each epoch
     on the loss of `held_out`, every other one after each epoch. `bfloat16` runs the training's forward pass in
@@ -64,8 +63,8 @@ def fit(
     `checkpoint` is a file to save to after each epoch. Where it exists, training goes on from there: on a CPU it ends
     with the same weights and history, to the bit, as a run that was never interrupted.
 
-    Raises ValueError if the checkpoint belongs to another training or ReduceLROnPlateau has nothing to look at, and
-    ArithmeticError if the loss is no longer finite.
+    Raises ValueError if the checkpoint belongs to another training, the optimiser has made steps already, or
+    ReduceLROnPlateau has nothing to look at, and ArithmeticError if the loss is no longer finite.
     """
     if isinstance(schedule, ReduceLROnPlateau) and not held_out:
         raise ValueError("ReduceLROnPlateau needs the loader held_out: the test set must not decide the learning rate.")
@@ -162,47 +161,6 @@ def evaluate(model, loader, loss=F.cross_entropy, metrics=ACCURACY):
 
 def _named(prefix, measures):
     return {f"{prefix}_{name}": value for name, value in measures.items()}
-
-
-def final_and_best(history):
-    """Accuracy on the training and the test set after the last epoch and at its highest, as rows of a table."""
-    rows = []
-    for name in ("train", "test"):
-        accuracies = history[f"{name}_accuracy"]
-        best = max(accuracies)
-        rows.append(
-            {
-                "accuracy": name,
-                "last epoch": f"{accuracies[-1]:.2%}",
-                "highest": f"{best:.2%}",
-                "in epoch": history["epoch"][accuracies.index(best)],
-            }
-        )
-    return rows
-
-
-def analysis(history, target, images):
-    """What a history says, as lines of Markdown: `target` is an accuracy, `images` the size of the test set."""
-    last = history.epochs[-1]
-    best = max(history.epochs, key=lambda row: row["test_accuracy"])
-    right = last["test_accuracy"]
-    gap = 100 * (last["train_accuracy"] - right)
-    if gap < 0:
-        why = "Training is harder: its images may be changed at random, neurons dropped, and the network still learns."
-    else:
-        why = "The network does better on images that it has seen."
-    if best["test_accuracy"] == right:
-        choice = "It is the last one, by chance: training does not look at the test images."
-    else:
-        choice = (
-            f"Epoch {best['epoch']} had {best['test_accuracy']:.2%}. To quote it would be to choose with the test set."
-        )
-    return [
-        f"- **Result.** {right:.2%} after epoch {last['epoch']}, {images - round(right * images)} of {images} test "
-        f"images wrong: {'reached' if right >= target else 'missed'} the target of {target:.2%}.",
-        "- **Best epoch.** " + choice,
-        f"- **Overfitting.** Training accuracy minus test accuracy is {gap:+.2f} points. {why}",
-    ]
 
 
 def log_line(row, test_size, seconds):
