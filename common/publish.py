@@ -231,7 +231,8 @@ def render(source, executed, records):
     )
     resources = {"output_files_dir": "images", "course": _summary(source, page, records)}
     text, resources = exporter.from_notebook_node(page, resources)
-    text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    parts = re.split(r"(^```.*?^```$)", text, flags=re.MULTILINE | re.DOTALL)  # code keeps its blank lines
+    text = "".join(part if part.startswith("```") else re.sub(r"\n{3,}", "\n\n", part) for part in parts).strip() + "\n"
     return {"README.md": text, **resources["outputs"]}
 
 
