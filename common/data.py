@@ -235,14 +235,17 @@ def fetch_cifar10(root):
     root = Path(root)
     name, md5 = CIFAR10_ARCHIVE
     archive, folder = root / name, root / "cifar-10-batches-py"
-    with _turn(root):
-        if not archive.exists():
-            _download(name, CIFAR10_MIRRORS, md5, root)
-        elif hash_files([archive], "md5") != md5:
-            raise DataError(f"{archive} is damaged: expected MD5 {md5}. Delete it and load CIFAR-10 again.")
-        if not folder.exists():
-            with _atomic(folder) as unfinished, tarfile.open(archive) as source:
-                source.extractall(unfinished.parent, filter="data")  # the archive holds one folder, named like this one
+    if not archive.exists():
+        with _turn(root):
+            if not archive.exists():  # another process may have fetched it meanwhile
+                _download(name, CIFAR10_MIRRORS, md5, root)
+    if hash_files([archive], "md5") != md5:
+        raise DataError(f"{archive} is damaged: expected MD5 {md5}. Delete it and load CIFAR-10 again.")
+    if not folder.exists():
+        with _turn(root):
+            if not folder.exists():
+                with _atomic(folder) as unfinished, tarfile.open(archive) as source:
+                    source.extractall(unfinished.parent, filter="data")  # it holds one folder, named like this one
     return archive
 
 

@@ -120,8 +120,7 @@ def publish(paths, folder=None):
         if not weights.exists() or hash_file(weights) != records[shown]["weights"]["sha256"]:
             raise PublishError(f"{weights} is not there or not the file that {shown.name} wrote.")
         files["weights.safetensors"] = weights.read_bytes()
-    _write(folder, files)
-    _remove_old_images(folder, files)
+    _write_page(folder, files)
     return folder
 
 
@@ -132,9 +131,7 @@ def rerender(session):
     source, records = read_notebook(folder / "session.ipynb"), results(folder)
     if source_digest(source) != source_digest(executed):
         raise PublishError(f"The results of {session} are those of other code than session.ipynb has: run it again.")
-    files = render(source, executed, records)
-    _write(folder, files)
-    _remove_old_images(folder, files)
+    _write_page(folder, render(source, executed, records))
 
 
 def runs(source):
@@ -196,8 +193,9 @@ def _write(folder, files):
             os.replace(Path(temporary) / name, folder / name)
 
 
-def _remove_old_images(folder, files):
-    """Delete images that the README does not show any more."""
+def _write_page(folder, files):
+    """Write a session's page, and delete the images that it does not show any more."""
+    _write(folder, files)
     for image in (folder / "images").glob("*"):
         if f"images/{image.name}" not in files:
             image.unlink()
