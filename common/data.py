@@ -383,7 +383,38 @@ class Loader:
         if self.shuffle:
             order = torch.randperm(len(order), device=order.device, generator=self.generator)
         for chosen in order.split(self.batch_size):
-            images = self.images[chosen].float() / 255
-            if self.augment:
-                images = self.augment(images, self.generator)
-            yield (images - self.mean) / self.std, self.targets[chosen]
+            yield self.batch(chosen)
+
+    def batch(self, chosen):
+        """The batch of the images with these numbers, int64 (B,)."""
+        images = self.images[chosen].float() / 255
+        if self.augment:
+            images = self.augment(images, self.generator)
+        return (images - self.mean) / self.std, self.targets[chosen]
+
+
+class DigitSumLoader(Loader):
+    """Batches of ((images, digits), targets): a random digit 0 to 9 with each image, float (B, 1).
+
+    The targets, int64 (B, 2), are the label of the image and the sum of label and digit. A loader that shuffles draws
+    new digits in every epoch, another one keeps those that it drew first.
+    """
+
+    def __init__(self, split, batch_size, mean, std, **options):
+        super().__init__(split, batch_size, mean, std, **options)
+        self.labels = self.targets
+        self._draw()
+
+    def __iter__(self):
+        if self.shuffle:
+            self._draw()
+        return super().__iter__()
+
+    def batch(self, chosen):
+        images, targets = super().batch(chosen)
+        return (images, self.digits[chosen]), targets
+
+    def _draw(self):
+        digits = torch.randint(10, self.labels.shape, device=self.labels.device, generator=self.generator)
+        self.digits = digits[:, None].float()
+        self.targets = torch.stack([self.labels, self.labels + digits], dim=1)

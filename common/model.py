@@ -3,6 +3,7 @@
 Comments give the shape behind each layer: channels x height x width, and the receptive field (rf) in pixels.
 """
 
+import torch
 from torch import nn
 
 
@@ -26,6 +27,39 @@ class ConvBlock(nn.Sequential):
         if dropout:
             layers.append(nn.Dropout(dropout))
         super().__init__(*layers)
+
+
+class DigitSum(nn.Module):
+    """The network of s02: images (N, 1, 28, 28) and digits (N, 1) to (N, 10 + sums).
+
+    The first ten outputs are the scores of the label. Behind them stand the scores of the 19 possible sums, or with
+    `sums=1` the sum itself, for regression. 57,429 parameters; without the hidden layer behind the concatenation
+    46,549.
+    """
+
+    def __init__(self, sums=19, hidden=True):
+        super().__init__()
+        self.image_path = nn.Sequential(
+            ConvBlock(1, 8),  # 8 x 26 x 26, rf 3
+            ConvBlock(8, 16),  # 16 x 24 x 24, rf 5
+            nn.MaxPool2d(2),  # 16 x 12 x 12, rf 6
+            ConvBlock(16, 16),  # 16 x 10 x 10, rf 10
+            ConvBlock(16, 16),  # 16 x 8 x 8, rf 14
+            nn.MaxPool2d(2),  # 16 x 4 x 4, rf 16
+            nn.Flatten(),  # 256
+            nn.Linear(256, 128),  # 128
+            nn.ReLU(inplace=True),
+        )
+        self.digit_path = nn.Sequential(nn.Linear(1, 128), nn.ReLU(inplace=True))  # 128
+        self.hidden = nn.Sequential(nn.Linear(256, 64), nn.ReLU(inplace=True)) if hidden else nn.Identity()
+        width = 64 if hidden else 256
+        self.label = nn.Linear(width, 10)
+        self.sum = nn.Linear(width, sums)
+
+    def forward(self, images, digits):
+        both = torch.cat([self.image_path(images), self.digit_path(digits)], dim=1)  # (N, 256)
+        both = self.hidden(both)  # (N, 64)
+        return torch.cat([self.label(both), self.sum(both)], dim=1)  # (N, 10 + sums)
 
 
 def first_convnet(dropout=0.0):

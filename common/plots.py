@@ -75,6 +75,22 @@ def analysis(history, target, images):
     ]
 
 
+def paired_difference(names, before, after):
+    """Whether one network is better than another on the same test images, as a sentence.
+
+    `before` and `after` (N,) say which images each gets right. Only images that one gets right and the other wrong tell
+    them apart: with b and c of these, the difference is (c - b) / N, its standard error sqrt(b + c - (b - c)² / N) / N.
+    """
+    lost, won, count = int((before & ~after).sum()), int((after & ~before).sum()), len(before)
+    difference = 100 * (won - lost) / count
+    error = 100 * math.sqrt(won + lost - (won - lost) ** 2 / count) / count
+    verdict = "more" if abs(difference) > 2 * error else "not more"
+    return (
+        f"- **{names[0]} → {names[1]}**: {won} test images won, {lost} lost: {difference:+.2f} ± {error:.2f} points. "
+        f"That is {verdict} than the choice of test images explains (two standard errors)."
+    )
+
+
 def sample_grid(split, classes, columns=10, rows=3):
     """The first images of each class, one class a column."""
     columns = min(columns, len(classes))
@@ -115,6 +131,63 @@ def learning_curves(history):
         f"Learning curves over {len(epochs)} epochs: training loss from {first['train_loss']:.3f} to "
         f"{last['train_loss']:.3f}, test loss from {first['test_loss']:.3f} to {last['test_loss']:.3f}, test accuracy "
         f"from {first['test_accuracy']:.2%} to {last['test_accuracy']:.2%}."
+    )
+
+
+def compare_curves(histories, quantities):
+    """One panel for each of the `quantities`, columns of a History, with one line for each of `histories` {name: …}."""
+    figure = Figure(figsize=(4.2 * len(quantities), 3.4), layout="constrained")
+    panels = figure.subplots(1, len(quantities), squeeze=False)[0]
+    for axes, quantity in zip(panels, quantities, strict=True):
+        for name, history in histories.items():
+            axes.plot(history["epoch"], history[quantity], marker=".", label=name)
+        axes.set(xlabel="epoch", ylabel=quantity.replace("_", " "))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+    panels[0].legend()
+    ends = [
+        f"{name}: " + ", ".join(f"{quantity.replace('_', ' ')} {history[quantity][-1]:.4f}" for quantity in quantities)
+        for name, history in histories.items()
+    ]
+    return figure, "Curves over the epochs. After the last one, " + "; ".join(ends) + "."
+
+
+def gaps(histories):
+    """Overfitting: training accuracy minus test accuracy over the epochs, one line for each of `histories`."""
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    axes = figure.subplots()
+    ends = []
+    for name, history in histories.items():
+        rows = zip(history["train_accuracy"], history["test_accuracy"], strict=True)
+        points = [100 * (train - test) for train, test in rows]
+        axes.plot(history["epoch"], points, marker=".", label=name)
+        ends.append(f"{name} {points[-1]:+.2f}")
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set(xlabel="epoch", ylabel="training minus test accuracy (points)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure, f"Training accuracy minus test accuracy, in points; after the last epoch: {', '.join(ends)}."
+
+
+def sums(truth, predicted):
+    """Sums (N,) that a regression predicts beside the true ones, and how int() and round() read them."""
+    error = (predicted - truth).double()
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.scatter(truth, predicted, s=2, alpha=0.3)
+    left.plot([0, 18], [0, 18], color="black", linewidth=0.8)
+    left.set(xlabel="true sum", ylabel="predicted sum", xticks=range(0, 19, 3))
+    right.hist(error.clamp(-1.5, 1.5), bins=60, color="gray")
+    right.axvspan(-0.5, 0.5, alpha=0.2, color="tab:blue", label="round() is right")
+    right.axvspan(0, 1, ymax=0.5, alpha=0.3, color="tab:orange", label="int() is right")
+    right.set(xlabel="predicted minus true sum", ylabel="test images")
+    right.legend()
+    within = float((error.abs() < 0.5).double().mean())
+    below = float((error < 0).double().mean())
+    return figure, (
+        f"Predicted against true sums of {len(truth)} test images: {within:.1%} lie within 0.5 of the truth, where "
+        f"round() is right; {below:.1%} lie below it, where int() is wrong."
     )
 
 

@@ -124,7 +124,7 @@ def train_epoch(model, loader, optimizer, schedule=None, loss=F.cross_entropy, m
     totals = dict.fromkeys(["loss", *metrics], 0)  # tensors on the device: to read a number at each step stalls a GPU
     for inputs, targets in tqdm(loader, unit="batch", leave=False, disable=not interactive()):
         with torch.autocast(targets.device.type, torch.bfloat16, enabled=bfloat16):
-            outputs = model(inputs)
+            outputs = answer(model, inputs)
             batch_loss = loss(outputs, targets)
         optimizer.zero_grad()
         batch_loss.backward()
@@ -137,6 +137,11 @@ def train_epoch(model, loader, optimizer, schedule=None, loss=F.cross_entropy, m
     return {name: float(total) / len(loader.targets) for name, total in totals.items()}
 
 
+def answer(model, inputs):
+    """The model's outputs for a batch: for one tensor, or for a tuple of them if it has several inputs."""
+    return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+
+
 @torch.no_grad()
 def predict(model, loader):
     """The model's outputs, such as logits (N, classes), for all images of a loader; the model's mode is kept.
@@ -147,7 +152,7 @@ def predict(model, loader):
         raise ValueError("Measure with a loader that neither shuffles nor augments.")
     was_training = model.training
     model.eval()
-    outputs = torch.cat([model(inputs) for inputs, _ in loader])
+    outputs = torch.cat([answer(model, inputs) for inputs, _ in loader])
     model.train(was_training)
     return outputs
 

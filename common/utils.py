@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import io
+import math
 import platform
 import random
 import sys
@@ -42,8 +43,8 @@ def count_parameters(model):
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-def summary(model, input_size):
-    """The familiar table of torchsummary as a text, for one image of `input_size` (C, H, W).
+def summary(model, *input_sizes):
+    """The familiar table of torchsummary as a text; `input_sizes` are (C, H, W) or (features,), one for each input.
 
     Works on a copy, in evaluation mode: the model, its batch-norm statistics and the random numbers stay as they are.
     """
@@ -51,8 +52,15 @@ def summary(model, input_size):
 
     text = io.StringIO()
     with torch.random.fork_rng(), contextlib.redirect_stdout(text):
-        print_summary(copy.deepcopy(model).cpu().float().eval(), input_size, device="cpu")
+        print_summary(copy.deepcopy(model).cpu().float().eval(), _Sizes(input_sizes), device="cpu")
     return text.getvalue().strip()
+
+
+class _Sizes(list):
+    """Sizes of several inputs; torchsummary calls numpy.prod on them, which fails for sizes of unlike length."""
+
+    def prod(self, **_):
+        return sum(math.prod(size) for size in self)
 
 
 def receptive_field(model, input_size):
