@@ -4,6 +4,7 @@ import ast
 import copy
 import hashlib
 import html
+import itertools
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import nbformat
 
+from common.compare import difference
 from common.record import KEYS, MIME, SCHEMA, hash_file, lesson_hashes, read_schema
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -251,6 +253,7 @@ def _summary(source, page, records):
         "dataset": data,
         "groups": groups,
         "head": head,
+        "differences": _differences(groups, head),
         "standard_error": (head["mean"] * (1 - head["mean"]) / data["test"]) ** 0.5,
         "changed": _changed(source, records),
         "contents": [(heading, _anchor(heading)) for heading in [*headings, "Where this comes from"]],
@@ -267,6 +270,11 @@ def _results(record):
     whole = {
         "group": record["variant"],
         "target": record["params"]["target"],
+        "targets": {  # of the other accuracies: that of sum_accuracy is the parameter sum_target
+            name.replace("_target", "_accuracy"): value
+            for name, value in record["params"].items()
+            if name.endswith("_target")
+        },
         "seconds": record["seconds"]["train"],
         "device": _device(record),
         **record["metrics"],
@@ -276,26 +284,58 @@ def _results(record):
 
 
 def _group(name, results):
-    """Mean, standard deviation and range over the results of one group."""
-    accuracies = [result["test_accuracy"] for result in results]
-    mean, target = statistics.mean(accuracies), results[0]["target"]
-    missed = f"{100 * (target - mean):.2g} points below the target."
+    """Means, standard deviations and ranges over the results of one group."""
+    others = [key for key in results[0] if key.endswith("_accuracy") and key != "test_accuracy"]
     return {
         "name": name,
         "n": len(results),
         "over": "draws" if "draw" in results[0] else "seeds",
-        "mean": mean,
-        "sd": statistics.stdev(accuracies) if len(results) > 1 else None,
-        "low": min(accuracies),
-        "high": max(accuracies),
-        "target": target,
-        "reached": sum(accuracy >= target for accuracy in accuracies),
-        "close": f"{mean:.2%}" == f"{target:.2%}",  # two digits would hide on which side of the target it is
-        "verdict": "the target is reached." if mean >= target else missed,
+        **_measure([result["test_accuracy"] for result in results], results[0]["target"]),
+        "others": {
+            key.replace("_", " "): _measure([result[key] for result in results], results[0]["targets"].get(key))
+            for key in others
+        },
         "parameters": results[0]["parameters"],
         "seconds": round(statistics.mean(result["seconds"] for result in results)),
         "device": " or ".join(sorted({result["device"] for result in results})),
     }
+
+
+def _measure(values, target):
+    """What is said about an accuracy: its mean and spread and, where there is a target, whether it was reached."""
+    mean = statistics.mean(values)
+    measure = {
+        "values": values,
+        "mean": mean,
+        "sd": statistics.stdev(values) if len(values) > 1 else None,
+        "low": min(values),
+        "high": max(values),
+        "target": target,
+    }
+    if target is not None:
+        missed = f"{100 * (target - mean):.2g} points below the target."
+        measure["reached"] = sum(value >= target for value in values)
+        measure["close"] = f"{mean:.2%}" == f"{target:.2%}"  # two digits would hide on which side of the target it is
+        measure["verdict"] = "the target is reached." if mean >= target else missed
+    return measure
+
+
+def _differences(groups, head):
+    """Each two groups of two runs or more, compared; the headline's comes last: [(names, {measure: Difference})]."""
+    groups = sorted((group for group in groups if group["n"] > 1), key=lambda group: group is head)
+    return [
+        (
+            (before["name"], after["name"]),
+            {
+                "test accuracy": difference(before["values"], after["values"]),
+                **{
+                    name: difference(before["others"][name]["values"], after["others"][name]["values"])
+                    for name in before["others"]
+                },
+            },
+        )
+        for before, after in itertools.combinations(groups, 2)
+    ]
 
 
 def _changed(source, records):
