@@ -351,3 +351,27 @@ def test_half_of_the_images_are_flipped(digits):
     chosen = (flipped != images).flatten(1).any(dim=1)
     assert torch.equal(flipped[chosen], images[chosen].flip(3))
     assert 0.4 < chosen.double().mean() < 0.6
+
+
+def test_digits_to_add_are_new_in_each_epoch_and_stay_for_the_test(digits):
+    def epoch(loader):
+        batches = list(loader)
+        labels = torch.cat([targets[:, 0] for _, targets in batches])
+        sums = torch.cat([targets[:, 1] for _, targets in batches])
+        numbers = torch.cat([numbers for (_, numbers), _ in batches])[:, 0]
+        assert torch.equal(labels + numbers.long(), sums)
+        assert set(numbers.tolist()) == set(range(10))
+        return labels, numbers
+
+    options = {"mean": digits.mean, "std": digits.std, "seed": 3}
+    train, again = (data.DigitSumLoader(digits.train, 100, shuffle=True, **options) for _ in range(2))
+    first, second = epoch(train), epoch(train)
+    assert not torch.equal(first[1], second[1])
+    assert first[0].bincount().equal(digits.train.labels.bincount())
+    for known in (first, second):
+        assert all(map(torch.equal, known, epoch(again)))
+    test = data.DigitSumLoader(digits.test, 100, **options)
+    known = epoch(test)
+    assert torch.equal(known[0], digits.test.labels)
+    assert all(map(torch.equal, known, epoch(test)))
+    assert torch.equal(test.targets[:, 0] + known[1].long(), test.targets[:, 1])

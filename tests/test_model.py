@@ -81,3 +81,26 @@ def test_dropout_stands_where_the_session_says():
 
     assert dropouts(model.under_10k) == [True] * 4 + [False] * 2 + [True] * 2 + [False] * 3
     assert dropouts(model.under_20k) == [True] * 6 + [False] * 2
+
+
+@pytest.mark.parametrize(("options", "parameters"), [({}, 57_429), ({"sums": 1}, 56_259), ({"hidden": False}, 46_549)])
+def test_two_inputs_and_two_outputs(options, parameters):
+    network = model.DigitSum(**options).eval()
+    assert utils.count_parameters(network) == parameters
+    images, digits = torch.rand(3, 1, 28, 28), torch.tensor([[0.0], [5.0], [9.0]])
+    outputs = network(images, digits)
+    assert outputs.shape == (3, 10 + options.get("sums", 19))
+    assert not torch.equal(outputs, network(images, digits.flip(0)))
+    table = utils.summary(network, (1, 28, 28), (1,))
+    assert f"Total params: {parameters:,}" in table
+    assert re.search(r"Linear-18 +\[-1, 128\] +256", table), "the path of the digit"
+
+
+def test_without_the_hidden_layer_image_and_digit_can_only_be_added():
+    """What the other image changes in the outputs does not depend on the digit; with the hidden layer it does."""
+    images, digits = torch.rand(2, 1, 28, 28), torch.tensor([[1.0], [9.0]])
+    for hidden in (False, True):
+        network = model.DigitSum(hidden=hidden).eval()
+        low, high = (network(images, digit.repeat(2, 1)) for digit in digits)
+        added = torch.allclose(low[0] - low[1], high[0] - high[1], atol=1e-6)
+        assert added != hidden

@@ -73,6 +73,25 @@ def test_a_page_shows_mean_and_spread_over_the_seeds(mine):
     assert "s99_test                 A                 6" in mine("list").stdout_text
 
 
+def test_named_parts_are_groups_and_their_differences_are_weighed(mine):
+    def split(record):
+        better = {"part": "better", "test_accuracy": 0.9 + record["seed"] / 100, "sum_accuracy": 0.8, "parameters": 7}
+        worse = {"part": "worse", "test_accuracy": 0.5 + record["seed"] / 100, "sum_accuracy": 0.8, "parameters": 5}
+        record["metrics"] = {**better, "parts": [worse, better]}
+
+    for path in notebooks(mine):
+        change_record(path, split)
+    assert mine("publish", *notebooks(mine)).returncode == 0
+    readme = (page(mine) / "README.md").read_text()
+    assert "| worse | 50.50 % ± 0.71 (n = 2) | 50.00 % to 51.00 % | 2 of 2 | 80.00 % ± 0.00 | 5 |" in readme
+    assert "| worse → better | +40.00 points" in readme
+    row = next(line for line in readme.splitlines() if line.startswith("| worse → better"))
+    assert [cell.split(": ")[1].strip() for cell in row.split("|")[2:4]] == [
+        "more than the noise between runs",
+        "inside the noise between runs",
+    ]
+
+
 def test_a_missed_target_is_told_with_its_distance(mine):
     for path in notebooks(mine):
         change_record(path, lambda record: record["params"].update(target=0.58))

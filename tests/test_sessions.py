@@ -138,6 +138,23 @@ def test_plain_papermill_runs_a_notebook(source, where, tmp_path):
         assert (tmp_path / "new" / "w.safetensors").exists()
 
 
+def test_session_2_writes_its_curves_for_tensorboard(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    source = ROOT / "sessions" / "s02_digit_sum" / "session.ipynb"
+    quick = yaml.safe_load((source.parent / "quick.yaml").read_text(encoding="utf-8"))
+    values = {**quick, "epochs": 2, "log_dir": str(tmp_path / "events")}
+    command = [sys.executable, "-m", "papermill", str(source), str(tmp_path / "out.ipynb"), "--no-progress-bar"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, "--parameters_yaml", yaml.safe_dump(values)], check=True, cwd=ROOT, env=environment)
+    record = publish.read_record(read(tmp_path / "out.ipynb"), "out.ipynb")
+    events = EventAccumulator(str(tmp_path / "events" / "classification-seed-0")).Reload()
+    for quantity in ("train_loss", "test_accuracy", "test_sum_accuracy"):
+        written = [event.value for event in events.Scalars(quantity)]
+        assert written == pytest.approx([row[quantity] for row in record["history"]])
+    assert len(list((tmp_path / "events").iterdir())) == 3
+
+
 def test_no_committed_file_names_a_path_of_a_machine():
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True).stdout.split("\0")
     assert tracked, "not a git checkout"
