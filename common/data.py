@@ -78,6 +78,19 @@ def with_splits(dataset, train, test, classes):
     return replace(dataset, train=train, test=test, classes=tuple(classes))
 
 
+def zero_one_or_neither(dataset, classes=3):
+    """Digits as the task of session 5: class 0 is neither, 1 the digit 0, 2 the digit 1; with 2 classes only those two."""
+    names = {3: ("neither", "zero", "one"), 2: ("zero", "one")}[classes]
+    splits = []
+    for images, labels in (dataset.train, dataset.test):
+        if classes == 2:
+            images, labels = images[labels < 2], labels[labels < 2]
+        else:
+            labels = torch.where(labels < 2, labels + 1, 0)
+        splits.append(Split(images, labels))
+    return with_splits(dataset, *splits, names)
+
+
 def normalise(dataset, images):
     """Byte images (N, C, H, W) as floats whose training pixels have mean 0 and standard deviation 1."""
     mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (dataset.mean, dataset.std))

@@ -375,3 +375,13 @@ def test_digits_to_add_are_new_in_each_epoch_and_stay_for_the_test(digits):
     assert torch.equal(known[0], digits.test.labels)
     assert all(map(torch.equal, known, epoch(test)))
     assert torch.equal(test.targets[:, 0] + known[1].long(), test.targets[:, 1])
+
+
+def test_zero_one_or_neither(digits):
+    three, two = (data.zero_one_or_neither(digits, classes) for classes in (3, 2))
+    counts = digits.test.labels.bincount()
+    assert three.test.labels.bincount().tolist() == [int(counts[2:].sum()), *counts[:2].tolist()]
+    assert two.test.labels.bincount().tolist() == counts[:2].tolist()
+    assert torch.equal(three.test.images[three.test.labels == 2], digits.test.images[digits.test.labels == 1])
+    assert torch.equal(two.test.images[two.test.labels == 1], digits.test.images[digits.test.labels == 1])
+    assert three.classes == ("neither", "zero", "one")

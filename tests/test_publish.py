@@ -81,6 +81,7 @@ def test_named_parts_are_groups_and_their_differences_are_weighed(mine):
 
     for path in notebooks(mine):
         change_record(path, split)
+    change(page(mine) / "session.ipynb", lambda notebook: notebook.metadata.course.update(headline="better"))
     assert mine("publish", *notebooks(mine)).returncode == 0
     readme = (page(mine) / "README.md").read_text()
     assert "| worse | 50.50 % ± 0.71 (n = 2) | 50.00 % to 51.00 % | 2 of 2 | 80.00 % ± 0.00 | 5 |" in readme
