@@ -79,7 +79,10 @@ def with_splits(dataset, train, test, classes):
 
 
 def zero_one_or_neither(dataset, classes=3):
-    """Digits as the task of session 5: class 0 is neither, 1 the digit 0, 2 the digit 1; with 2 classes only those two."""
+    """Digits as the task of session 5: class 0 is neither, 1 the digit 0, 2 the digit 1.
+
+    With 2 classes there are only zeros, class 0, and ones.
+    """
     names = {3: ("neither", "zero", "one"), 2: ("zero", "one")}[classes]
     splits = []
     for images, labels in (dataset.train, dataset.test):
@@ -410,24 +413,25 @@ class DigitSumLoader(Loader):
     """Batches of ((images, digits), targets): a random digit 0 to 9 with each image, float (B, 1).
 
     The targets, int64 (B, 2), are the label of the image and the sum of label and digit. A loader that shuffles draws
-    new digits in every epoch, another one keeps those that it drew first.
+    new digits in every epoch; another one keeps its first, which are the same on every device.
     """
 
-    def __init__(self, split, batch_size, mean, std, **options):
-        super().__init__(split, batch_size, mean, std, **options)
+    def __init__(self, split, batch_size, mean, std, augment=None, shuffle=False, seed=0, device="cpu"):
+        super().__init__(split, batch_size, mean, std, augment, shuffle, seed, device)
         self.labels = self.targets
-        self._draw()
+        self._draw(torch.Generator().manual_seed(seed))
 
     def __iter__(self):
         if self.shuffle:
-            self._draw()
+            self._draw(self.generator)
         return super().__iter__()
 
     def batch(self, chosen):
         images, targets = super().batch(chosen)
         return (images, self.digits[chosen]), targets
 
-    def _draw(self):
-        digits = torch.randint(10, self.labels.shape, device=self.labels.device, generator=self.generator)
+    def _draw(self, generator):
+        digits = torch.randint(10, self.labels.shape, device=generator.device, generator=generator)
+        digits = digits.to(self.labels.device)
         self.digits = digits[:, None].float()
         self.targets = torch.stack([self.labels, self.labels + digits], dim=1)

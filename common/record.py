@@ -159,7 +159,7 @@ class Run:
         from IPython.display import display
         from safetensors.torch import save_file
 
-        from common.utils import versions
+        from common.utils import device_name, versions
 
         weights = self.parameters["weights"]
         if weights:
@@ -180,7 +180,7 @@ class Run:
                 "test": len(data.test.labels),
                 "sha256": data.sha256,
             },
-            "device": torch.cuda.get_device_name() if torch.device(device).type == "cuda" else "CPU",
+            "device": device_name(device),
             "threads": torch.get_num_threads(),
             "versions": versions(),
             "common_sha256": lesson_hashes(),

@@ -38,6 +38,11 @@ def choose_device(name="auto"):
     return torch.device(name)
 
 
+def device_name(device):
+    """What the record calls a device: "CPU", or the name of the GPU."""
+    return torch.cuda.get_device_name() if torch.device(device).type == "cuda" else "CPU"
+
+
 def count_parameters(model):
     """Number of weights that training changes."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
