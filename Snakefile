@@ -4,15 +4,15 @@
     snakemake --cores 2 full       # all variants and seeds, on the real data
 """
 
-from common import publish
+from common import notebooks
 
-SESSIONS = [path.parent.name for path in publish.sessions()]
+SESSIONS = [path.parent.name for path in notebooks.sessions()]
 
 
 def runs(session):
     """The runs of a session's full profile, as VARIANT-seed-K."""
-    source = publish.read_notebook(f"sessions/{session}/session.ipynb")
-    return [f"{variant}-seed-{seed}" for variant, seed in publish.runs(source)]
+    source = notebooks.read_notebook(f"sessions/{session}/session.ipynb")
+    return [f"{variant}-seed-{seed}" for variant, seed in notebooks.runs(source)]
 
 
 rule quick:
@@ -33,7 +33,7 @@ rule execute:
         "runs/{profile}/{session}/{variant}-seed-{seed}.ipynb",
         "runs/{profile}/{session}/{variant}-seed-{seed}.safetensors",
     params:
-        digest=lambda wildcards: publish.run_digest(wildcards.session, wildcards.profile),
+        digest=lambda wildcards: notebooks.run_digest(wildcards.session, wildcards.profile),
     threads: 1
     shell:
         "OMP_NUM_THREADS={threads} course run {wildcards.session} --profile {wildcards.profile}"

@@ -14,10 +14,10 @@ from pathlib import Path
 import psutil
 import yaml
 
-from common import publish
+from common import index, notebooks, page, publish
 from common.record import WHERE, ParameterError, check_installation, check_parameters, describe
 
-ROOT = publish.ROOT
+ROOT = notebooks.ROOT
 
 
 class UsageError(Exception):
@@ -42,7 +42,7 @@ def main(arguments=None):
     except (UsageError, ParameterError) as error:
         print(f"course: {error}", file=sys.stderr)
         return 2
-    except (RunError, StoppedError, publish.PublishError, RuntimeError, OSError) as error:
+    except (RunError, StoppedError, notebooks.PublishError, RuntimeError, OSError) as error:
         print(f"course: {error}", file=sys.stderr)
         return 1
     return 0
@@ -73,7 +73,7 @@ def parse_arguments(arguments):
     command.set_defaults(command=run_publish)
 
     command = commands.add_parser("badges", help="write badges and bootstrap cell into every notebook")
-    command.set_defaults(command=lambda options: publish.write_badges())
+    command.set_defaults(command=lambda options: index.write_badges())
 
     command = commands.add_parser("data", help="download a data set, or check the one that is there")
     command.add_argument("name", help="mnist, cifar10, digits or folder:PATH")
@@ -91,9 +91,9 @@ def parse_arguments(arguments):
 
 def find_session(name):
     """The notebook of the session whose name begins with `name`; raises UsageError if there is not just one."""
-    found = [path for path in publish.sessions() if path.parent.name.startswith(name)]
+    found = [path for path in notebooks.sessions() if path.parent.name.startswith(name)]
     if len(found) != 1:
-        names = ", ".join(path.parent.name for path in publish.sessions())
+        names = ", ".join(path.parent.name for path in notebooks.sessions())
         raise UsageError(f"{name!r} names {len(found)} sessions, it must name one of {names}.")
     return found[0]
 
@@ -105,7 +105,7 @@ def find_session(name):
 def run(options):
     check_installation()
     source = find_session(options.session)
-    schema = publish.schema_of(publish.read_notebook(source))
+    schema = notebooks.schema_of(notebooks.read_notebook(source))
     chosen = dict(options.parameter) | ({"seed": options.seed} if options.seed is not None else {})
     if {"checkpoint", "weights"} & set(chosen):
         raise UsageError("`course run` itself says where checkpoint and weights lie; papermill lets you choose.")
@@ -172,7 +172,7 @@ def execute(source, values, name, time_limit):
             raise RunError(f"{name} took longer than {time_limit / 3600:g} hours and was stopped. {where}")
         if process.returncode:
             raise RunError(f"{name} failed: {reason(partial, log)} {where}")
-        record = publish.read_record(publish.read_notebook(partial), partial.name)
+        record = notebooks.read_record(notebooks.read_notebook(partial), partial.name)
         os.replace(weights, done.with_suffix(".safetensors"))
         os.replace(partial, done.with_suffix(".ipynb"))
         for finished in checkpoint.parent.glob(f"{checkpoint.name}*"):
@@ -223,7 +223,7 @@ def stop(process):
 def reason(partial, log):
     """Why a notebook failed, in a sentence: its last error, else the last line of the log."""
     if partial.exists():
-        for cell in publish.read_notebook(partial).cells:
+        for cell in notebooks.read_notebook(partial).cells:
             for output in cell.get("outputs", []):
                 if output.output_type == "error":
                     return f"in the cell {cell.id!r}, {output.ename}: {output.evalue}."
@@ -239,13 +239,13 @@ def run_publish(options):
     if options.rerender == bool(options.notebooks):
         raise UsageError("Give the executed notebooks of one session, or --rerender.")
     if options.rerender:
-        for path in publish.sessions():
-            if publish.results(path.parent):
+        for path in notebooks.sessions():
+            if notebooks.results(path.parent):
                 publish.rerender(path.parent.name)
     else:
         print(f"{publish.publish(options.notebooks, options.to) / 'README.md'}")
     if not options.to:
-        publish.write_index()
+        index.write_badges()
 
 
 def fetch_data(options):
@@ -262,11 +262,10 @@ def fetch_data(options):
 
 def list_sessions(options):
     where = "runs/quick" if options.quick else "sessions"
-    folders = [(path, ROOT / where / path.parent.name) for path in publish.sessions()]
+    folders = [(path, ROOT / where / path.parent.name) for path in notebooks.sessions()]
     print(f"{'session':24} {'variant':8} {'parameters':>10} {'test accuracy':>22} {'seconds':>8}  where")
-    for row in publish.overview(folders):
-        spread = f" ± {100 * row['sd']:.2f}" if row["sd"] is not None else ""
-        accuracy = f"{100 * row['mean']:.2f}{spread} % (n = {row['n']})"
+    for row in page.overview(folders):
+        accuracy = f"{page.percent(row)} (n = {row['n']})"
         print(
             f"{row['session']:24} {row['name']:8} {row['parameters']:10,} {accuracy:>22} {row['seconds']:8}  "
             f"{where}/{row['session']}/README.md"
@@ -274,4 +273,4 @@ def list_sessions(options):
 
 
 def list_parameters(options):
-    print(describe(publish.schema_of(publish.read_notebook(find_session(options.session)))))
+    print(describe(notebooks.schema_of(notebooks.read_notebook(find_session(options.session)))))

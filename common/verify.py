@@ -4,7 +4,7 @@ import torch
 from safetensors.torch import load_file
 
 from common import data, model, train, utils
-from common.publish import PublishError, results
+from common.notebooks import PublishError, results
 
 # How the network of each session's weights is made from the parameters of its run.
 NETWORKS = {

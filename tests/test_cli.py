@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from safetensors.torch import load_file
 
-from common import publish
+from common import notebooks
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_run_leaves_a_notebook_weights_and_a_log(quick_run):
     assert not list((course.root / "logs").rglob("*.checkpoint"))
 
     notebook = nbformat.read(folder / f"{name}.ipynb", 4)
-    record = publish.read_record(notebook, name)
+    record = notebooks.read_record(notebook, name)
     assert record["params"]["epochs"] == 2
     assert record["params"]["dataset"] == "digits"
     assert record["seed"] == 5
@@ -189,12 +189,12 @@ def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_result(own_course)
     resumed = own_course(*arguments)
     assert resumed.returncode == 0, resumed.stderr_text
     name = "B-seed-0-epochs-4"
-    one = publish.read_record(nbformat.read(folder / f"{name}.ipynb", 4), name)
+    one = notebooks.read_record(nbformat.read(folder / f"{name}.ipynb", 4), name)
     log = (own_course.root / "logs" / "quick" / "s06_under_10k" / f"{name}.log").read_text()
     assert "Going on after epoch" in log
     (folder / f"{name}.ipynb").unlink()
     assert own_course(*arguments).returncode == 0
-    two = publish.read_record(nbformat.read(folder / f"{name}.ipynb", 4), name)
+    two = notebooks.read_record(nbformat.read(folder / f"{name}.ipynb", 4), name)
     assert one["history"] == two["history"]
     assert one["weights"]["sha256"] == two["weights"]["sha256"]
 

@@ -7,7 +7,7 @@ import statistics
 import nbformat
 import pytest
 
-from common import publish
+from common import notebooks
 from common.record import MIME
 
 
@@ -33,7 +33,7 @@ def mine(executed, tmp_path):
     return course
 
 
-def notebooks(course):
+def runs_of(course):
     return sorted((course.root / "runs" / "full" / "s99_test").glob("*.ipynb"))
 
 
@@ -56,7 +56,7 @@ def change_record(path, edit):
 
 
 def test_a_page_shows_mean_and_spread_over_the_seeds(mine):
-    process = mine("publish", *notebooks(mine))
+    process = mine("publish", *runs_of(mine))
     assert process.returncode == 0, process.stderr_text
     readme = (page(mine) / "README.md").read_text()
     mean, sd = statistics.mean([0.5, 0.6]), statistics.stdev([0.5, 0.6])
@@ -65,9 +65,9 @@ def test_a_page_shows_mean_and_spread_over_the_seeds(mine):
     assert "<details><summary>30 lines of output</summary>" in readme
     records = json.loads((page(mine) / "results.json").read_text())
     assert [record["seed"] for record in records] == [0, 1]
-    assert records[0]["source_sha256"] == publish.source_digest(publish.read_notebook(page(mine) / "session.ipynb"))
+    assert records[0]["source_sha256"] == notebooks.source_digest(notebooks.read_notebook(page(mine) / "session.ipynb"))
     weights = (page(mine) / "weights.safetensors").read_bytes()
-    assert weights == notebooks(mine)[0].with_suffix(".safetensors").read_bytes()
+    assert weights == runs_of(mine)[0].with_suffix(".safetensors").read_bytes()
     assert "papermill" not in (page(mine) / "executed.ipynb").read_text()
     assert "55.00 ± 7.07 % (n = 2)" in (mine.root / "README.md").read_text()
     assert "s99_test                 A                 6" in mine("list").stdout_text
@@ -79,10 +79,10 @@ def test_named_parts_are_groups_and_their_differences_are_weighed(mine):
         worse = {"part": "worse", "test_accuracy": 0.5 + record["seed"] / 100, "sum_accuracy": 0.8, "parameters": 5}
         record["metrics"] = {**better, "parts": [worse, better]}
 
-    for path in notebooks(mine):
+    for path in runs_of(mine):
         change_record(path, split)
     change(page(mine) / "session.ipynb", lambda notebook: notebook.metadata.course.update(headline="better"))
-    assert mine("publish", *notebooks(mine)).returncode == 0
+    assert mine("publish", *runs_of(mine)).returncode == 0
     readme = (page(mine) / "README.md").read_text()
     assert "| worse | 50.50 % ± 0.71 (n = 2) | 50.00 % to 51.00 % | 2 of 2 | 80.00 % ± 0.00 | 5 |" in readme
     assert "| worse → better | +40.00 points" in readme
@@ -94,9 +94,9 @@ def test_named_parts_are_groups_and_their_differences_are_weighed(mine):
 
 
 def test_a_missed_target_is_told_with_its_distance(mine):
-    for path in notebooks(mine):
+    for path in runs_of(mine):
         change_record(path, lambda record: record["params"].update(target=0.58))
-    assert mine("publish", *notebooks(mine)).returncode == 0
+    assert mine("publish", *runs_of(mine)).returncode == 0
     readme = (page(mine) / "README.md").read_text()
     assert "3 points below the target" in readme
     assert "1 of 2" in readme
@@ -104,7 +104,7 @@ def test_a_missed_target_is_told_with_its_distance(mine):
 
 
 def test_prose_changes_without_a_new_run(mine):
-    mine("publish", *notebooks(mine))
+    mine("publish", *runs_of(mine))
     before = (page(mine) / "README.md").read_text()
     source = page(mine) / "session.ipynb"
     change(source, lambda notebook: notebook.cells[5].update(source="## What was learned\n\nPatience."))
@@ -118,42 +118,54 @@ def run_other_code(course):
 
 
 def remove_record(course):
-    change(notebooks(course)[1], lambda notebook: notebook.cells[-1].update(outputs=[]))
+    change(runs_of(course)[1], lambda notebook: notebook.cells[-1].update(outputs=[]))
 
 
 REFUSED = [
     (run_other_code, "was executed from other code than session.ipynb"),
     (remove_record, "has no record: it was not executed to its end"),
-    (lambda course: change_record(notebooks(course)[1], lambda record: record.update(seed=0)), "was given 2 times"),
-    (lambda course: change_record(notebooks(course)[0], lambda record: record.update(schema=0)), "of another form"),
-    (lambda course: change_record(notebooks(course)[0], lambda record: record.pop("history")), "of another form"),
     (
-        lambda course: change_record(notebooks(course)[0], lambda record: record.update(profile="quick")),
+        lambda course: change_record(runs_of(course)[1], lambda record: record.update(seed=0)),
+        "was given 2 times",
+    ),
+    (
+        lambda course: change_record(runs_of(course)[0], lambda record: record.update(schema=0)),
+        "of another form",
+    ),
+    (
+        lambda course: change_record(runs_of(course)[0], lambda record: record.pop("history")),
+        "of another form",
+    ),
+    (
+        lambda course: change_record(runs_of(course)[0], lambda record: record.update(profile="quick")),
         "quick profile",
     ),
     (
-        lambda course: change_record(notebooks(course)[1], lambda record: record["dataset"].update(sha256="0")),
+        lambda course: change_record(runs_of(course)[1], lambda record: record["dataset"].update(sha256="0")),
         "used other data than",
     ),
     (
-        lambda course: change_record(notebooks(course)[1], lambda record: record["params"].update(target=0.1)),
+        lambda course: change_record(runs_of(course)[1], lambda record: record["params"].update(target=0.1)),
         "has other parameters than",
     ),
     (
-        lambda course: change_record(notebooks(course)[1], lambda record: record["params"].update(rate=1)),
+        lambda course: change_record(runs_of(course)[1], lambda record: record["params"].update(rate=1)),
         "has parameters that session.ipynb does not have",
     ),
     (
-        lambda course: change_record(notebooks(course)[1], lambda record: record.update(session="s06_under_10k")),
+        lambda course: change_record(runs_of(course)[1], lambda record: record.update(session="s06_under_10k")),
         "publish one session at a time",
     ),
-    (lambda course: notebooks(course)[0].write_text("{}"), "is not a readable notebook"),
-    (lambda course: notebooks(course)[0].write_text("no json"), "is not a readable notebook"),
+    (lambda course: runs_of(course)[0].write_text("{}"), "is not a readable notebook"),
+    (lambda course: runs_of(course)[0].write_text("no json"), "is not a readable notebook"),
     (
-        lambda course: notebooks(course)[0].with_suffix(".safetensors").unlink(),
+        lambda course: runs_of(course)[0].with_suffix(".safetensors").unlink(),
         "safetensors is not there or not the file",
     ),
-    (lambda course: notebooks(course)[0].with_suffix(".safetensors").write_bytes(b"x"), "not the file that A-seed-0"),
+    (
+        lambda course: runs_of(course)[0].with_suffix(".safetensors").write_bytes(b"x"),
+        "not the file that A-seed-0",
+    ),
 ]
 
 
@@ -161,7 +173,7 @@ REFUSED = [
 def test_what_does_not_fit_is_refused_and_nothing_is_written(mine, spoil, reason):
     spoil(mine)
     before = sorted(path.name for path in page(mine).iterdir())
-    process = mine("publish", *notebooks(mine))
+    process = mine("publish", *runs_of(mine))
     assert process.returncode == 1
     assert reason in process.stderr_text
     assert "Traceback" not in process.stderr_text
@@ -171,14 +183,14 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(mine, spoil, reason
 def test_comments_and_layout_are_not_other_code(mine):
     code = "# a comment\naccuracy = (0.5 +\n    seed / 10)\n\nprint('\\n'.join(map(str, range(30))))  # another"
     change(page(mine) / "session.ipynb", lambda notebook: notebook.cells[4].update(source=code))
-    assert mine("publish", *notebooks(mine)).returncode == 0
+    assert mine("publish", *runs_of(mine)).returncode == 0
 
 
 def test_text_in_a_record_does_not_come_alive(mine):
     name = "<script>alert(1)</script> [x](http://bad) | `code` **bold**"
-    for path in notebooks(mine):
+    for path in runs_of(mine):
         change_record(path, lambda record: record["dataset"].update(name=name))
-    assert mine("publish", *notebooks(mine)).returncode == 0
+    assert mine("publish", *runs_of(mine)).returncode == 0
     readme = (page(mine) / "README.md").read_text()
     assert "<script" not in readme
     assert "[x](http" not in readme
@@ -189,6 +201,6 @@ def test_text_in_a_record_does_not_come_alive(mine):
 def test_a_page_is_replaced_as_a_whole(mine):
     (page(mine) / "images").mkdir()
     (page(mine) / "images" / "old.png").write_bytes(b"old")
-    assert mine("publish", *notebooks(mine)).returncode == 0
+    assert mine("publish", *runs_of(mine)).returncode == 0
     assert not (page(mine) / "images" / "old.png").exists()
     assert not list(page(mine).glob(".publish-*"))

@@ -13,11 +13,11 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from common import publish
+from common import notebooks, page
 from common.cli import profile_parameters
 from common.record import WHERE, check_parameters
 
-SOURCES = publish.sessions()
+SOURCES = notebooks.sessions()
 PUBLISHED = [path for path in SOURCES if (path.parent / "results.json").exists()]
 each_session = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.parent.name)
 each_published = pytest.mark.parametrize("source", PUBLISHED, ids=lambda path: path.parent.name)
@@ -35,8 +35,8 @@ def test_a_source_is_without_outputs_and_complete(source):
     assert set(notebook.metadata) == {"course", "kernelspec", "language_info"}
     assert all(not cell.get("outputs") and cell.get("execution_count") is None for cell in notebook.cells)
     for tag in ("bootstrap", "parameters", "record"):
-        publish.find_cell(notebook, tag)
-    assert publish.tags(notebook.cells[-1]) == {"record"}
+        notebooks.find_cell(notebook, tag)
+    assert notebooks.tags(notebook.cells[-1]) == {"record"}
     assert max(len(cell.source.splitlines()) for cell in notebook.cells) <= 40
     headings = [line for cell in notebook.cells for line in cell.source.splitlines() if line.startswith("## ")]
     assert headings[:4] == ["## The problem and its target", "## Data", "## Model", "## Training"]
@@ -45,7 +45,7 @@ def test_a_source_is_without_outputs_and_complete(source):
 
 @each_session
 def test_parameters_fit_their_own_schema(source):
-    schema = publish.schema_of(read(source))
+    schema = notebooks.schema_of(read(source))
     defaults = {name: rule["default"] for name, rule in schema.items()}
     assert check_parameters(schema, defaults) == defaults
     assert {"profile", "dataset", "variant", "seed", "target"} <= set(schema)
@@ -53,7 +53,7 @@ def test_parameters_fit_their_own_schema(source):
     quick = profile_parameters(source, schema, "quick")
     assert quick["profile"] == "quick"
     assert quick["dataset"] == "digits"
-    assignments = ast.parse(publish.find_cell(read(source), "parameters").source).body
+    assignments = ast.parse(notebooks.find_cell(read(source), "parameters").source).body
     assert [node.targets[0].id for node in assignments] == list(schema), "a line without its # @param"
 
 
@@ -68,13 +68,13 @@ def test_badges_and_bootstrap_come_from_one_place(own_course):
     assert own_course("badges").returncode == 0
     for path in before:
         assert "colab.research.google.com/github/me/fork/blob/main/sessions/" in path.read_text()
-        assert "https://github.com/me/fork" in publish.find_cell(read(path), "bootstrap").source
+        assert "https://github.com/me/fork" in notebooks.find_cell(read(path), "bootstrap").source
 
 
 @each_published
 def test_a_page_is_what_its_evidence_and_todays_prose_give(source):
-    records = publish.results(source.parent)
-    files = publish.render(read(source), read(source.parent / "executed.ipynb"), records)
+    records = notebooks.results(source.parent)
+    files = page.render(read(source), read(source.parent / "executed.ipynb"), records)
     assert (source.parent / "README.md").read_text(encoding="utf-8") == files.pop("README.md")
     assert {f"images/{path.name}" for path in (source.parent / "images").iterdir()} == set(files)
     for name, content in files.items():
@@ -83,12 +83,14 @@ def test_a_page_is_what_its_evidence_and_todays_prose_give(source):
 
 @each_published
 def test_results_are_those_of_todays_code(source):
-    notebook, executed, records = read(source), read(source.parent / "executed.ipynb"), publish.results(source.parent)
-    assert publish.source_digest(executed) == publish.source_digest(notebook), "run the session again and publish it"
-    assert publish.read_record(executed, "executed.ipynb") == records[0]
-    assert {record["source_sha256"] for record in records} == {publish.source_digest(notebook)}
-    assert {publish.run_of(record) for record in records} == set(publish.runs(notebook))
-    schema = publish.schema_of(notebook)
+    notebook, executed, records = read(source), read(source.parent / "executed.ipynb"), notebooks.results(source.parent)
+    assert notebooks.source_digest(executed) == notebooks.source_digest(notebook), (
+        "run the session again and publish it"
+    )
+    assert notebooks.read_record(executed, "executed.ipynb") == records[0]
+    assert {record["source_sha256"] for record in records} == {notebooks.source_digest(notebook)}
+    assert {notebooks.run_of(record) for record in records} == set(notebooks.runs(notebook))
+    schema = notebooks.schema_of(notebook)
     for record in records:
         assert record["profile"] == "full"
         assert set(record["params"]) == set(schema) - WHERE
@@ -126,7 +128,7 @@ def test_plain_papermill_runs_a_notebook(source, where, tmp_path):
     if where == "the root":
         process = papermill()
         assert process.returncode == 0, process.stderr
-        record = publish.read_record(read(tmp_path / "out.ipynb"), "out.ipynb")
+        record = notebooks.read_record(read(tmp_path / "out.ipynb"), "out.ipynb")
         assert record["params"]["epochs"] == 1
         assert record["weights"] is None
     else:
@@ -147,7 +149,7 @@ def test_session_2_writes_its_curves_for_tensorboard(tmp_path):
     command = [sys.executable, "-m", "papermill", str(source), str(tmp_path / "out.ipynb"), "--no-progress-bar"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([*command, "--parameters_yaml", yaml.safe_dump(values)], check=True, cwd=ROOT, env=environment)
-    record = publish.read_record(read(tmp_path / "out.ipynb"), "out.ipynb")
+    record = notebooks.read_record(read(tmp_path / "out.ipynb"), "out.ipynb")
     events = EventAccumulator(str(tmp_path / "events" / "classification-seed-0")).Reload()
     for quantity in ("train_loss", "test_accuracy", "test_sum_accuracy"):
         written = [event.value for event in events.Scalars(quantity)]

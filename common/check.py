@@ -1,0 +1,75 @@
+"""Whether everything that is committed fits together: pages, results, code, badges, index."""
+
+import re
+import subprocess
+
+from common.index import badges
+from common.notebooks import ROOT, read_notebook, read_record, results, run_of, runs, schema_of, sessions, source_digest
+from common.page import render
+from common.record import WHERE, hash_file
+
+# A folder of somebody's machine: of a user, of Colab, a temporary one.
+LOCAL_PATH = re.compile(r"(?<![\w.])/(?:home|root|Users|work|tmp|content)/\w")
+
+
+def check():
+    """Yield what is wrong, one sentence each."""
+    for path in sessions():
+        yield from check_session(path)
+    for path, text in badges().items():
+        if path.read_text(encoding="utf-8") != text:
+            yield f"{path.parent.name}/{path.name}: not what `course badges` would write today."
+    yield from local_paths()
+
+
+def check_session(path):
+    """Yield what is wrong with a session: results missing or of other code, or a page of other results."""
+    session, folder = path.parent.name, path.parent
+    source, records = read_notebook(path), results(folder)
+    if not records:
+        yield f"{session}: nothing is published."
+        return
+    executed = read_notebook(folder / "executed.ipynb")
+    digest = source_digest(source)
+    if {digest} != {source_digest(executed), *(record["source_sha256"] for record in records)}:
+        yield f"{session}: the deciding code has changed since its results: run it again."
+        return
+    missing = set(runs(source)) - {run_of(record) for record in records}
+    for variant, seed in sorted(missing):
+        yield f"{session}: there is no result of variant {variant}, seed {seed}."
+    names = set(schema_of(source)) - WHERE
+    if any(set(record["params"]) != names or record["profile"] != "full" for record in records):
+        yield f"{session}: the results are not those of today's parameters or of the full profile."
+    if read_record(executed, "executed.ipynb") != records[0]:
+        yield f"{session}: results.json does not begin with the record in executed.ipynb."
+    weights = folder / "weights.safetensors"
+    if weights.exists() and hash_file(weights) != (records[0]["weights"] or {}).get("sha256"):
+        yield f"{session}: weights.safetensors is not the file that the record names."
+    yield from check_page(folder, render(source, executed, records))
+
+
+def check_page(folder, files):
+    """Yield where a session's page is not what its evidence and today's prose give."""
+    for name, content in files.items():
+        path = folder / name
+        wanted = content if isinstance(content, bytes) else content.encode()
+        if not path.exists() or path.read_bytes() != wanted:
+            yield f"{folder.name}: {name} is not what executed.ipynb, results.json and session.ipynb give."
+    for path in (folder / "images").glob("*"):
+        if f"images/{path.name}" not in files:
+            yield f"{folder.name}: the page does not show images/{path.name}."
+    for text, name in re.findall(r"!\[(.*?)\]\((images/.*?)\)", files["README.md"]):
+        if len(text) < 30:
+            yield f"{folder.name}: {name} has no text that says what it shows."
+
+
+def local_paths():
+    """Yield the files of the repository that name a folder of somebody's machine."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        yield "This is not a git checkout: which files belong to it is not known."
+    for name in filter(None, listed.stdout.split("\0")):
+        path = ROOT / name
+        if path.is_file() and LOCAL_PATH.search(path.read_text(encoding="utf-8", errors="ignore")):
+            yield f"{name} names a folder of somebody's machine."

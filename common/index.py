@@ -1,0 +1,138 @@
+"""What is the same in every notebook, badges and bootstrap cell, and the index in the top-level README."""
+
+import io
+import tomllib
+
+import nbformat
+
+from common.notebooks import ROOT, PublishError, find_cell, read_notebook, results, sessions
+from common.page import page_title, percent, summary
+from common.publish import write_files
+
+BOOTSTRAP = """\
+# Find the course's code; where this notebook stands alone, as in Colab, fetch it.
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+repository, release = "{repository}", "{release}"
+here = Path.cwd()
+root = next((folder for folder in (here, *here.parents) if (folder / "common" / "model.py").exists()), None)
+if root is None:
+    root = here / "{name}"
+    if not (root / "common" / "model.py").exists():
+        subprocess.run(["git", "clone", "--quiet", "--depth=1", "--branch", release, repository, str(root)], check=True)
+    missing = [package for package in ("torchsummary", "safetensors", "pooch", "sklearn") if find_spec(package) is None]
+    if missing:
+        packages = ["scikit-learn" if package == "sklearn" else package for package in missing]
+        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *packages], check=True)
+sys.path.insert(0, str(root))"""
+
+JOURNEY = "journey.png"
+COLAB_BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
+
+
+def badges():
+    """The notebooks with their badges and bootstrap cells, and the top-level README with its index: {path: text}."""
+    repository, release = _repository()
+    files = {}
+    for path in sessions():
+        notebook = read_notebook(path)
+        lines = (
+            "![Python 3.11 or newer](https://img.shields.io/badge/python-3.11%2B-3776ab)\n"
+            "![PyTorch 2.10 or newer](https://img.shields.io/badge/torch-2.10%2B-ee4c2c)\n"
+            f"[![Open in Colab]({COLAB_BADGE})]({_colab_address(path)})"
+        )
+        first = notebook.cells[0]
+        first.source = _between(first.source, "badges", lines)
+        cell = find_cell(notebook, "bootstrap")
+        cell.source = BOOTSTRAP.format(repository=repository, release=release, name=repository.rsplit("/", 1)[1])
+        files[path] = nbformat.writes(notebook) + "\n"
+    readme = ROOT / "README.md"
+    return {**files, readme: _between(readme.read_text(encoding="utf-8"), "index", _index())}
+
+
+def write_badges():
+    """Write badges and bootstrap cells, the index and its picture."""
+    for path, text in badges().items():
+        write_files(path.parent, {path.name: text})
+    if heads():
+        figure, alt = journey()
+        png = io.BytesIO()
+        figure.savefig(png, format="png", dpi=100, facecolor="white", metadata={"Description": alt})
+        write_files(ROOT / "images", {JOURNEY: png.getvalue()})
+
+
+def _repository():
+    """The repository's address and the branch or tag that Colab opens, from pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return project["project"]["urls"]["Repository"], project["tool"]["course"]["release"]
+
+
+def _colab_address(notebook):
+    """Where Colab opens a notebook of the repository."""
+    repository, release = _repository()
+    colab = repository.replace("https://github.com", "https://colab.research.google.com/github")
+    return f"{colab}/blob/{release}/{notebook.relative_to(ROOT).as_posix()}"
+
+
+def _index():
+    """The table of all sessions and, where there are results, the picture of the journey."""
+    columns = ["session", "what it teaches", "parameters", "receptive field"]
+    columns += ["test accuracy (mean ± sd)", "claimed", "an epoch"]
+    lines = [f"| {' | '.join(columns)} | |", "| --- " * (len(columns) + 1) + "|"]
+    for path in sessions():
+        source, records = read_notebook(path), results(path.parent)
+        course = source.metadata.course
+        link = f"[{page_title(source, records)}](sessions/{path.parent.name}/{'README.md' if records else path.name})"
+        badge = f"[![Open in Colab]({COLAB_BADGE})]({_colab_address(path)})"
+        row = [link, course.teaches, "", "", "not run yet", course.claimed, "", badge]
+        if records:
+            head = summary(source, source, records)["head"]
+            epoch = head["seconds"] / len(records[0]["history"])
+            row[2:5] = f"{head['parameters']:,}", str(head["field"]), f"{percent(head)} (n = {head['n']})"
+            row[6] = f"{epoch:.2g} s, {head['device']}"
+        lines.append(f"| {' | '.join(row)} |")
+    if heads():
+        lines += ["", f"![{journey()[1]}](images/{JOURNEY})"]
+    return "\n".join(lines)
+
+
+def heads():
+    """The headline of each session that has results: {number of the session: group}."""
+    found = {}
+    for path in sessions():
+        source, records = read_notebook(path), results(path.parent)
+        if records:
+            found[path.parent.name[1:3].lstrip("0")] = summary(source, source, records)["head"]
+    return found
+
+
+def journey():
+    """The sessions as points, accuracy against parameters, and the same in words."""
+    from matplotlib.figure import Figure  # here, because most commands draw nothing
+    from matplotlib.ticker import NullLocator
+
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for number, head in heads().items():
+        spread = [[head["mean"] - head["low"]], [head["high"] - head["mean"]]]
+        axes.errorbar(head["parameters"], head["mean"], spread, fmt="o", capsize=4)
+        axes.annotate(f" {number}", (head["parameters"], head["mean"]), fontsize=12, va="bottom")
+    ticks = [0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99, 0.993, 0.995, 0.997, 0.998]
+    axes.set(xscale="log", yscale="logit", xlabel="parameters", ylabel="test accuracy")
+    axes.set_yticks(ticks, [f"{100 * tick:g} %" for tick in ticks])
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_title("Each session: mean accuracy, lowest to highest run, number of parameters", fontsize=11)
+    axes.grid(alpha=0.3)
+    points = [f"session {number} {percent(head)} with {head['parameters']:,}" for number, head in heads().items()]
+    return figure, "Test accuracy against the number of parameters: " + "; ".join(points) + "."
+
+
+def _between(text, marker, content):
+    """Replace what stands between the comments <!-- marker --> and <!-- /marker -->."""
+    start, end = f"<!-- {marker} -->", f"<!-- /{marker} -->"
+    if text.count(start) != 1 or text.count(end) != 1:
+        raise PublishError(f"There must be one {start} and one {end}.")
+    return text[: text.index(start) + len(start)] + f"\n{content}\n" + text[text.index(end) :]

@@ -1,0 +1,110 @@
+"""Sessions, their notebooks and the records in them."""
+
+import ast
+import hashlib
+import json
+from pathlib import Path
+
+import nbformat
+
+from common.record import KEYS, MIME, SCHEMA, lesson_hashes, read_schema
+
+ROOT = Path(__file__).resolve().parent.parent
+SESSIONS = ROOT / "sessions"
+# Cells with these tags do not decide a result: they find the course, show what came out, or write it down.
+NOT_DECIDING = {"bootstrap", "parameters", "injected-parameters", "show", "record"}
+MAX_WEIGHTS = 5_000_000  # bytes; larger files of weights are not committed
+
+
+class PublishError(Exception):
+    """Something cannot be published; the message is one sentence that says what and why."""
+
+
+def read_notebook(path):
+    """Read a notebook; raise PublishError if it is none."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except (OSError, ValueError, AttributeError, KeyError, nbformat.ValidationError) as error:
+        raise PublishError(f"{path} is not a readable notebook: {str(error).splitlines()[0]}") from None
+
+
+def tags(cell):
+    return set(cell.metadata.get("tags", []))
+
+
+def find_cell(notebook, tag):
+    """The one cell with this tag; raises PublishError if there is none."""
+    for cell in notebook.cells:
+        if tag in tags(cell):
+            return cell
+    raise PublishError(f"The notebook has no cell with the tag {tag!r}.")
+
+
+def schema_of(notebook):
+    """The schema of a notebook's parameters, from its parameters cell."""
+    return read_schema(find_cell(notebook, "parameters").source)
+
+
+def source_digest(notebook):
+    """SHA-256 of the code that decides the results, without comments and layout."""
+    deciding = [cell.source for cell in notebook.cells if cell.cell_type == "code" and not tags(cell) & NOT_DECIDING]
+    code = "\n".join(ast.unparse(ast.parse(source)) for source in deciding)
+    return hashlib.sha256(code.encode()).hexdigest()
+
+
+def run_digest(session, profile):
+    """SHA-256 of what decides the runs of a session and profile: when it changes, they have to be executed again.
+
+    For the quick profile this includes common/; for the full one a change there is for the tests to judge, because
+    hours of training hang on it.
+    """
+    notebook = read_notebook(SESSIONS / session / "session.ipynb")
+    parts = [source_digest(notebook), json.dumps(schema_of(notebook))]
+    if profile == "quick":
+        parts += [(SESSIONS / session / "quick.yaml").read_text(encoding="utf-8"), json.dumps(lesson_hashes())]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def read_record(notebook, name):
+    """The record in the last output of an executed notebook; `name` is how to call the notebook in an error."""
+    for output in find_cell(notebook, "record").get("outputs", []):
+        if MIME in output.get("data", {}):
+            record = output["data"][MIME]
+            break
+    else:
+        raise PublishError(f"{name} has no record: it was not executed to its end.")
+    if record.get("schema") != SCHEMA or set(record) != set(KEYS):
+        raise PublishError(f"{name} has a record of another form (schema {record.get('schema')}): execute it again.")
+    return {**record, "source_sha256": source_digest(notebook)}
+
+
+def sessions():
+    """The notebooks of all sessions, in order."""
+    return sorted(SESSIONS.glob("s*/session.ipynb"))
+
+
+def results(folder):
+    """The records in a folder's results.json; an empty list where nothing was published."""
+    path = folder / "results.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
+def runs(source):
+    """The (variant, seed) pairs of a session's full profile, those of the headline first.
+
+    For each variant `course.seeds` says how many seeds there are, counted from 0, or lists them.
+    """
+    course = source.metadata.course
+    variants = sorted(course.seeds, key=lambda variant: (variant != course.headline, variant))
+    seeds = {variant: range(seeds) if isinstance(seeds, int) else seeds for variant, seeds in course.seeds.items()}
+    return [(variant, seed) for variant in variants for seed in seeds[variant]]
+
+
+def run_of(record):
+    """What tells the runs of a session apart: variant and seed."""
+    return record["variant"], record["seed"]
+
+
+def committed(record):
+    """Whether the weights of a run stand beside its page: there are some, and they are not too large."""
+    return bool(record["weights"]) and record["weights"].get("bytes", 0) <= MAX_WEIGHTS
