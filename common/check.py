@@ -4,7 +4,18 @@ import re
 import subprocess
 
 from common.index import badges
-from common.notebooks import ROOT, read_notebook, read_record, results, run_of, runs, schema_of, sessions, source_digest
+from common.notebooks import (
+    ROOT,
+    read_notebook,
+    read_record,
+    results,
+    run_of,
+    runs,
+    schema_of,
+    sessions,
+    source_digest,
+    verification,
+)
 from common.page import render
 from common.record import WHERE, hash_file
 
@@ -45,7 +56,7 @@ def check_session(path):
     weights = folder / "weights.safetensors"
     if weights.exists() and hash_file(weights) != (records[0]["weights"] or {}).get("sha256"):
         yield f"{session}: weights.safetensors is not the file that the record names."
-    yield from check_page(folder, render(source, executed, records))
+    yield from check_page(folder, render(source, executed, records, verification(folder)))
 
 
 def check_page(folder, files):

@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -74,6 +75,20 @@ def parse_arguments(arguments):
 
     command = commands.add_parser("badges", help="write badges and bootstrap cell into every notebook")
     command.set_defaults(command=lambda options: index.write_badges())
+
+    command = commands.add_parser("check", help="whether pages, results, code, badges and index fit together")
+    command.set_defaults(command=run_check)
+
+    command = commands.add_parser("verify", help="evaluate the committed weights with today's code")
+    command.add_argument("session", nargs="?", help="all sessions if not given")
+    command.add_argument("--note", action="store_true", help="write down on the session's page that it was verified")
+    command.set_defaults(command=run_verify)
+
+    command = commands.add_parser("compare", help="whether two sets of runs differ by more than noise")
+    command.add_argument("before", help="SESSION:VARIANT of the published results, or a folder of executed notebooks")
+    command.add_argument("after", help="the same")
+    command.add_argument("--plot", type=Path, metavar="FILE", help="draw both distributions, as .png, .svg or .pdf")
+    command.set_defaults(command=run_compare)
 
     command = commands.add_parser("data", help="download a data set, or check the one that is there")
     command.add_argument("name", help="mnist, cifar10, digits or folder:PATH")
@@ -246,6 +261,67 @@ def run_publish(options):
         print(f"{publish.publish(options.notebooks, options.to) / 'README.md'}")
     if not options.to:
         index.write_badges()
+
+
+def run_check(options):
+    from common.check import check
+
+    problems = list(check())
+    for problem in problems:
+        print(problem)
+    if problems:
+        raise RunError(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}.")
+    print(f"All {len(notebooks.sessions())} sessions are complete, and everything fits together.")
+
+
+def run_verify(options):
+    from common import data, verify
+
+    paths = [find_session(options.session)] if options.session else notebooks.sessions()
+    failed = 0
+    for path in paths:
+        try:
+            print(verify.verify(path.parent, note=options.note), flush=True)
+        except (notebooks.PublishError, data.DataError) as error:
+            print(error, flush=True)
+            failed += 1
+    if failed:
+        raise RunError(f"{failed} of {len(paths)} sessions could not be verified.")
+
+
+def run_compare(options):
+    from common.compare import difference
+
+    names = options.before, options.after
+    before, after = (accuracies(name) for name in names)
+    try:
+        found = difference(before, after)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    for name, values in zip(names, (before, after), strict=True):
+        print(f"{name}: mean {100 * statistics.mean(values):.2f} %, {len(values)} runs")
+    print(f"{names[0]} → {names[1]}: {found}")
+    if options.plot:
+        from common.plots import distributions
+
+        figure, _ = distributions({names[0]: before, names[1]: after})
+        figure.savefig(options.plot)
+
+
+def accuracies(name):
+    """The test accuracies of a set of runs: SESSION:VARIANT of the published results, or a folder of notebooks."""
+    folder = Path(name)
+    if folder.is_dir():
+        records = [
+            notebooks.read_record(notebooks.read_notebook(path), path) for path in sorted(folder.glob("*.ipynb"))
+        ]
+        return [record["metrics"]["test_accuracy"] for record in records]
+    session, _, variant = name.partition(":")
+    path = find_session(session)
+    groups = {row["name"]: row["values"] for row in page.overview([(path, path.parent)])}
+    if variant not in groups:
+        raise UsageError(f"{name!r}: {path.parent.name} has results of {', '.join(groups) or 'no variant'}.")
+    return groups[variant]
 
 
 def fetch_data(options):

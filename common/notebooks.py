@@ -89,6 +89,12 @@ def results(folder):
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 
 
+def verification(folder):
+    """What `course verify --note` wrote down last, or None."""
+    path = folder / "verified.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
 def runs(source):
     """The (variant, seed) pairs of a session's full profile, those of the headline first.
 

@@ -11,11 +11,11 @@ from common.compare import difference
 from common.notebooks import committed, read_notebook, results, run_of, schema_of, tags
 
 
-def render(source, executed, records):
+def render(source, executed, records, verified=None):
     """The README of a session and its images, {path: content}.
 
     The page is `source` with the outputs of `executed`, the run shown, matched by cell id; the figures at the head come
-    from `records`, the run shown first.
+    from `records`, the run shown first; `verified` says when the weights were evaluated again.
     """
     from nbconvert import MarkdownExporter
     from traitlets.config import Config
@@ -34,7 +34,7 @@ def render(source, executed, records):
         filters={"escape_markdown": escape_markdown},
         config=config,
     )
-    resources = {"output_files_dir": "images", "course": summary(source, page, records)}
+    resources = {"output_files_dir": "images", "course": {**summary(source, page, records), "verified": verified}}
     text, resources = exporter.from_notebook_node(page, resources)
     parts = re.split(r"(^```.*?^```$)", text, flags=re.MULTILINE | re.DOTALL)  # code keeps its blank lines
     text = "".join(part if part.startswith("```") else re.sub(r"\n{3,}", "\n\n", part) for part in parts).strip() + "\n"

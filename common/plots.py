@@ -347,6 +347,18 @@ def spread(values, name, target):
     )
 
 
+def distributions(runs):
+    """Test accuracies of several sets of runs {name: values}, one row of dots each, with their means."""
+    figure = Figure(figsize=(7, 1 + 0.6 * len(runs)), layout="constrained")
+    axes = figure.subplots()
+    for row, values in enumerate(runs.values()):
+        axes.scatter(values, [row] * len(values), alpha=0.6)
+        axes.scatter(np.mean(values), row, marker="|", s=400, color="black")
+    axes.set(xlabel="test accuracy", yticks=range(len(runs)), yticklabels=list(runs), ylim=(len(runs) - 0.5, -0.5))
+    means = ", ".join(f"{name} {np.mean(values):.2%} ({len(values)} runs)" for name, values in runs.items())
+    return figure, f"Test accuracies, one dot a run; means: {means}."
+
+
 def _image_axes(rows, columns, size=0.9, title=0.0):
     """A grid of axes for images, without frames."""
     figure = Figure(figsize=(columns * size, rows * (size + title)), layout="constrained")

@@ -12,15 +12,17 @@ from common.notebooks import (
     SESSIONS,
     PublishError,
     committed,
+    find_cell,
     read_notebook,
     read_record,
     results,
     run_of,
     schema_of,
     source_digest,
+    verification,
 )
 from common.page import render
-from common.record import hash_file
+from common.record import MIME, WHERE, find_parameters, hash_file, record_line
 
 
 def publish(paths, folder=None):
@@ -41,6 +43,8 @@ def publish(paths, folder=None):
     paths = sorted(paths, key=lambda path: (records[path]["variant"] != headline, run_of(records[path])))
     folder = folder or SESSIONS / session
     _check(source, [records[path] for path in paths], paths, published=SESSIONS in folder.resolve().parents)
+    for path in paths:
+        _check_evidence(notebooks[path], records[path], path)
     shown = paths[0]
     files = {"executed.ipynb": nbformat.writes(_portable(notebooks[shown])) + "\n"}
     files["results.json"] = json.dumps([records[path] for path in paths], indent=1) + "\n"
@@ -52,6 +56,7 @@ def publish(paths, folder=None):
         if committed(records[shown]):
             files["weights.safetensors"] = weights.read_bytes()
     _write_page(folder, files)
+    (folder / "verified.json").unlink(missing_ok=True)  # it was about other weights
     if not committed(records[shown]):
         (folder / "weights.safetensors").unlink(missing_ok=True)  # of another run
     return folder
@@ -64,7 +69,7 @@ def rerender(session):
     source, records = read_notebook(folder / "session.ipynb"), results(folder)
     if source_digest(source) != source_digest(executed):
         raise PublishError(f"The results of {session} are those of other code than session.ipynb has: run it again.")
-    _write_page(folder, render(source, executed, records))
+    _write_page(folder, render(source, executed, records, verification(folder)))
 
 
 def _check(source, records, paths, published):
@@ -85,6 +90,17 @@ def _check(source, records, paths, published):
     for (variant, seed), count in Counter(map(run_of, records)).items():
         if count > 1:
             raise PublishError(f"Variant {variant}, seed {seed} was given {count} times.")
+
+
+def _check_evidence(notebook, record, path):
+    """Raise PublishError where the record is not the one that the notebook wrote, or says something else than it."""
+    output = next(output for output in find_cell(notebook, "record").outputs if MIME in output.get("data", {}))
+    if "".join(output.data["text/plain"]) != record_line(output.data[MIME]):
+        raise PublishError(f"{path}: the record was changed after the run: its checksum is another one.")
+    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    parameters = {name: value for name, value in find_parameters(sources).items() if name not in WHERE}
+    if parameters != record["params"]:
+        raise PublishError(f"{path}: the record has other parameters than the notebook.")
 
 
 def _recipe(record):

@@ -195,8 +195,7 @@ class Run:
             size = weights.stat().st_size
             record["weights"] = {"file": weights.name, "bytes": size, "sha256": hash_file(weights)}
         record = finite(record)
-        line = f"{self.session} {record['variant']} seed {record['seed']}: test accuracy {metrics['test_accuracy']:.2%}"
-        display({MIME: record, "text/plain": line}, raw=True)
+        display({MIME: record, "text/plain": record_line(record)}, raw=True)
 
 
 def check_installation():
@@ -220,6 +219,23 @@ def lesson_hashes():
 def hash_file(path):
     """SHA-256 of a file's bytes, in hexadecimal."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def record_line(record):
+    """A record in one line, for those who see no more of it; its checksum shows if a number was changed afterwards."""
+    accuracy = record["metrics"]["test_accuracy"]
+    checksum = hashlib.sha256(json.dumps(_as_floats(record), sort_keys=True).encode()).hexdigest()[:16]
+    run = f"{record['session']} {record['variant']} seed {record['seed']}"
+    return f"{run}: test accuracy {accuracy:.2%}, checksum of the record {checksum}"
+
+
+def _as_floats(value):
+    """The same structure with every number as a float: Colab saves 1.0 as 1."""
+    if isinstance(value, dict):
+        return {key: _as_floats(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_as_floats(item) for item in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def finite(value):

@@ -1,10 +1,15 @@
 """Evaluates committed weights with today's code, and compares with the published record."""
 
+import json
+from datetime import date
+
 import torch
 from safetensors.torch import load_file
 
 from common import data, model, train, utils
 from common.notebooks import PublishError, results
+from common.publish import rerender, write_files
+from common.record import lesson_hashes
 
 # How the network of each session's weights is made from the parameters of its run.
 NETWORKS = {
@@ -18,11 +23,11 @@ NETWORKS = {
 ELSEWHERE = 3  # so many images may be judged differently on another device or with other threads
 
 
-def verify(folder, device="auto"):
+def verify(folder, device="auto", note=False):
     """Evaluate the weights in a session's folder on the whole test set; returns what was found, as a sentence.
 
-    Raises PublishError where the weights do not do what results.json says, or are not there, and DataError where the
-    data set is not there.
+    With `note` it is written to verified.json there, and to the page. Raises PublishError where the weights do not do
+    what results.json says, or are not there, and DataError where the data set is not there.
     """
     session, path = folder.name, folder / "weights.safetensors"
     if not path.exists():
@@ -43,7 +48,12 @@ def verify(folder, device="auto"):
         lines.append(f"{name.replace('_', ' ')} {right} of {count}, in the record {expected}")
         if abs(right - expected) > allowed:
             raise PublishError(f"{session}: {lines[-1]}: the weights do not do what the record says.")
-    return f"{session}: {'; '.join(lines)}" + (f" (up to {allowed} may differ elsewhere)" if allowed else "")
+    if note:
+        verified = {"date": date.today().isoformat(), "found": lines, "device": here[0], "versions": utils.versions()}
+        verified["common_sha256"] = lesson_hashes()
+        write_files(folder, {"verified.json": json.dumps(verified, indent=1) + "\n"})
+        rerender(session)
+    return f"{session}: {'; '.join(lines)}" + (f" (on another device up to {allowed} may differ)" if allowed else "")
 
 
 def count_right(session, params, network, dataset, device):

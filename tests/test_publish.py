@@ -8,7 +8,8 @@ import nbformat
 import pytest
 
 from common import notebooks
-from common.record import MIME
+from common.notebooks import find_cell
+from common.record import MIME, record_line
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +50,48 @@ def change(path, edit):
 
 
 def change_record(path, edit):
+    """Edit a record as a forger would who knows of the checksum."""
+
     def edit_record(notebook):
-        edit(notebook.cells[-1].outputs[0].data[MIME])
+        data = notebook.cells[-1].outputs[0].data
+        edit(data[MIME])
+        data["text/plain"] = record_line(data[MIME]) if {"metrics", "session"} <= set(data[MIME]) else ""
 
     change(path, edit_record)
+
+
+def set_target(notebook, target):
+    cell = find_cell(notebook, "parameters")
+    cell.source = cell.source.replace("target = 0.5 ", f"target = {target} ")
+
+
+def test_an_altered_record_is_refused(mine):
+    """One digit of a number; a number that a forger gave its checksum is found by what else the notebook says."""
+
+    def alter(notebook):
+        notebook.cells[-1].outputs[0].data[MIME]["metrics"]["test_accuracy"] += 0.001
+
+    original = runs_of(mine)[0].read_text()
+    change(runs_of(mine)[0], alter)
+    process = mine("publish", *runs_of(mine))
+    assert process.returncode == 1
+    assert "A-seed-0.ipynb: the record was changed after the run: its checksum is another one." in process.stderr_text
+    runs_of(mine)[0].write_text(original)
+    for path in runs_of(mine):
+        change_record(path, lambda record: record["params"].update(target=0.4))
+    process = mine("publish", *runs_of(mine))
+    assert process.returncode == 1
+    assert "A-seed-0.ipynb: the record has other parameters than the notebook." in process.stderr_text
+    assert not (page(mine) / "README.md").exists()
+
+
+def test_a_record_saved_by_colab_is_the_same(mine):
+    """JavaScript writes 1.0 as 1."""
+    change_record(runs_of(mine)[0], lambda record: record["seconds"].update(data=2.0))
+    for path in runs_of(mine):
+        path.write_text(path.read_text().replace("2.0", "2"))
+    assert '"data": 2,' in runs_of(mine)[0].read_text()
+    assert mine("publish", *runs_of(mine)).returncode == 0
 
 
 def test_a_page_shows_mean_and_spread_over_the_seeds(mine):
@@ -96,6 +135,7 @@ def test_named_parts_are_groups_and_their_differences_are_weighed(mine):
 def test_a_missed_target_is_told_with_its_distance(mine):
     for path in runs_of(mine):
         change_record(path, lambda record: record["params"].update(target=0.58))
+        change(path, lambda notebook: set_target(notebook, 0.58))
     assert mine("publish", *runs_of(mine)).returncode == 0
     readme = (page(mine) / "README.md").read_text()
     assert "3 points below the target" in readme
