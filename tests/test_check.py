@@ -1,0 +1,174 @@
+"""`course check` finds what does not fit together; `course verify` and `course compare`."""
+
+import json
+import shutil
+import subprocess
+
+import nbformat
+import pytest
+import torch
+from conftest import ROOT, Course
+from safetensors.torch import load_file, save_file
+
+from common import data, model, train, verify
+from common.check import check
+from common.notebooks import PublishError, find_cell
+from common.utils import versions
+
+SESSION = "s06_under_10k"
+HOME = "/" + "home/me"  # in two parts, because this file is looked at too
+
+
+def test_all_that_is_committed_fits_together():
+    assert [problem for problem in check() if not problem.endswith("nothing is published.")] == []
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """A copy of the course with one session, as a git checkout."""
+    course = Course(tmp_path / "course")
+    for folder in (course.root / "sessions").iterdir():
+        if folder.name != SESSION:
+            shutil.rmtree(folder)
+    assert course("badges").returncode == 0
+    subprocess.run(["git", "init", "--quiet", course.root], check=True)
+    return course
+
+
+def replace(name, old, new):
+    def edit(root):
+        path = root / name
+        text = path.read_text(encoding="utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+    return edit
+
+
+def drop_a_result(root):
+    path = root / "sessions" / SESSION / "results.json"
+    path.write_text(json.dumps(json.loads(path.read_text())[:-1]))
+
+
+def change_the_code(root):
+    path = root / "sessions" / SESSION / "session.ipynb"
+    notebook = nbformat.read(path, 4)
+    next(cell for cell in notebook.cells if cell.id == "training").source += "\nx = 1"
+    nbformat.write(notebook, path)
+
+
+def change_the_bootstrap(root):
+    path = root / "sessions" / SESSION / "session.ipynb"
+    notebook = nbformat.read(path, 4)
+    find_cell(notebook, "bootstrap").source += "\nimport os"
+    nbformat.write(notebook, path)
+
+
+FAULTS = [
+    (replace(f"sessions/{SESSION}/README.md", "99.5", "99.6"), "README.md is not what executed.ipynb"),
+    (replace(f"sessions/{SESSION}/results.json", '"test_accuracy": 0.995', '"test_accuracy": 0.996'), "results.json"),
+    (drop_a_result, "there is no result of variant A, seed 1"),
+    (change_the_code, "the deciding code has changed since its results"),
+    (change_the_bootstrap, "session.ipynb: not what `course badges` would write"),
+    (replace("README.md", "| 9,404 |", "| 9,405 |"), "README.md: not what `course badges` would write"),
+    (
+        replace("README.md", "## Use it", "## Use it in /home/me/course"),
+        "README.md names a folder of somebody's machine",
+    ),
+    (lambda root: (root / "sessions" / SESSION / "weights.safetensors").write_bytes(b""), "weights.safetensors is not"),
+    (lambda root: next((root / "sessions" / SESSION / "images").iterdir()).unlink(), "is not what executed.ipynb"),
+    (lambda root: (root / "sessions" / SESSION / "images" / "x.png").touch(), "does not show images/x.png"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "message"), FAULTS)
+def test_what_does_not_fit_is_found(mine, spoil, message):
+    spoil(mine.root)
+    process = mine("check")
+    assert process.returncode == 1
+    assert message in process.stdout_text
+
+
+def test_nothing_is_found_where_all_is_well(mine):
+    process = mine("check")
+    assert process.returncode == 0, process.stdout_text
+    assert "everything fits together" in process.stdout_text
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, digits):
+    """The folder of a session whose weights were trained on the digits, with its record."""
+    folder = tmp_path_factory.mktemp("verify") / SESSION
+    folder.mkdir()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    network = model.under_10k()
+    train_loader, test_loader = data.loaders(digits, 32)
+    optimizer, schedule = train.one_cycle(network, train_loader, 0.1, 2)
+    options = {"epochs": 2, "schedule": schedule, "log": lambda line: None}
+    history = train.fit(network, train_loader, test_loader, optimizer, **options)
+    save_file(network.state_dict(), folder / "weights.safetensors")
+    record = {"params": {"dataset": "digits"}, "dataset": {"sha256": digits.sha256}, "device": "CPU", "threads": 1}
+    record |= {"history": history.epochs, "versions": versions()}
+    (folder / "results.json").write_text(json.dumps([record]))
+    return folder
+
+
+def test_weights_are_verified(trained):
+    record = json.loads((trained / "results.json").read_text())[0]
+    right = round(record["history"][-1]["test_accuracy"] * 360)
+    assert f"test accuracy {right} of 360, in the record {right}" in verify.verify(trained, "cpu")
+
+
+def test_weights_that_do_something_else_are_found(trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / SESSION)
+    weights = load_file(folder / "weights.safetensors")
+    last = list(weights)[-1]
+    save_file({**weights, last: weights[last].flip(0)}, folder / "weights.safetensors")
+    with pytest.raises(PublishError, match="the weights do not do what the record says"):
+        verify.verify(folder, "cpu")
+
+
+def test_on_another_device_three_images_may_differ(trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / SESSION)
+    record = json.loads((folder / "results.json").read_text())[0]
+    exact = record["history"][-1]["test_accuracy"]
+    for device, differ, agrees in (("CPU", 1, False), ("a GPU", 3, True), ("a GPU", 4, False)):
+        record["device"], record["history"][-1]["test_accuracy"] = device, exact - differ / 360
+        (folder / "results.json").write_text(json.dumps([record]))
+        if agrees:
+            assert "on another device up to 3 may differ" in verify.verify(folder, "cpu")
+        else:
+            with pytest.raises(PublishError, match="the weights do not do"):
+                verify.verify(folder, "cpu")
+
+
+def test_other_data_or_no_weights_cannot_be_verified(trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / SESSION)
+    record = json.loads((folder / "results.json").read_text())[0]
+    record["dataset"]["sha256"] = "0"
+    (folder / "results.json").write_text(json.dumps([record]))
+    with pytest.raises(PublishError, match="the data set digits is not the one of the record"):
+        verify.verify(folder)
+    (folder / "weights.safetensors").unlink()
+    with pytest.raises(PublishError, match="no weights are committed"):
+        verify.verify(folder)
+
+
+def test_every_session_with_weights_can_be_verified():
+    folders = [path.parent.name for path in (ROOT / "sessions").glob("*/weights.safetensors")]
+    assert set(folders) <= set(verify.NETWORKS)
+
+
+def test_two_sets_of_runs_are_compared(course, tmp_path):
+    process = course("compare", "s06:A", "s06:B", "--plot", tmp_path / "plot.png")
+    assert process.returncode == 0, process.stderr_text
+    assert "s06:A → s06:B: +0.1" in process.stdout_text
+    assert "more than the noise between runs" in process.stdout_text
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    process = course("compare", "s06:A", "s06:C")
+    assert process.returncode == 2
+    assert "'s06:C': s06_under_10k has results of B, A." in process.stderr_text
+    process = course("compare", "s07:A", "s07:B")
+    assert process.returncode == 2
+    assert "One run says nothing" in process.stderr_text
