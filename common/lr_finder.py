@@ -100,8 +100,12 @@ def train_step(model, batch, optimizer, rate, loss):
 
 
 def steepest(rates, losses):
-    """Number of the step where the loss falls fastest: the lowest d loss / d log(rate)."""
-    return int(np.argmin(np.gradient(losses, np.log(rates))))
+    """Number of the step where the loss falls fastest on its way down: the lowest d loss / d log(rate).
+
+    What comes after the lowest loss is left out: there the steps are too long already, and the loss jumps about.
+    """
+    slopes = np.gradient(losses, np.log(rates))
+    return int(np.argmin(slopes[: int(np.argmin(losses)) + 1]))
 
 
 def valley(losses):

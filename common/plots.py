@@ -7,7 +7,6 @@ import base64
 import io
 import math
 
-import numpy as np
 import torch
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SESSIONS = ROOT / "sessions"
 # Cells with these tags do not decide a result: they find the course, show what came out, or write it down.
 NOT_DECIDING = {"bootstrap", "parameters", "injected-parameters", "show", "record"}
+MAX_WEIGHTS = 5_000_000  # bytes; larger files of weights are not committed
 
 
 class PublishError(Exception):
@@ -121,9 +122,17 @@ def publish(paths, folder=None):
         weights = shown.with_suffix(".safetensors")
         if not weights.exists() or hash_file(weights) != records[shown]["weights"]["sha256"]:
             raise PublishError(f"{weights} is not there or not the file that {shown.name} wrote.")
-        files["weights.safetensors"] = weights.read_bytes()
+        if committed(records[shown]):
+            files["weights.safetensors"] = weights.read_bytes()
     _write_page(folder, files)
+    if not committed(records[shown]):
+        (folder / "weights.safetensors").unlink(missing_ok=True)  # of another run
     return folder
+
+
+def committed(record):
+    """Whether the weights of a run stand beside its page: there are some, and they are not too large."""
+    return bool(record["weights"]) and record["weights"].get("bytes", 0) <= MAX_WEIGHTS
 
 
 def rerender(session):
@@ -137,10 +146,14 @@ def rerender(session):
 
 
 def runs(source):
-    """The (variant, seed) pairs of a session's full profile, those of the headline first."""
+    """The (variant, seed) pairs of a session's full profile, those of the headline first.
+
+    For each variant `course.seeds` says how many seeds there are, counted from 0, or lists them.
+    """
     course = source.metadata.course
     variants = sorted(course.seeds, key=lambda variant: (variant != course.headline, variant))
-    return [(variant, seed) for variant in variants for seed in range(course.seeds[variant])]
+    seeds = {variant: range(seeds) if isinstance(seeds, int) else seeds for variant, seeds in course.seeds.items()}
+    return [(variant, seed) for variant in variants for seed in seeds[variant]]
 
 
 def _check(source, records, paths, published):
@@ -218,6 +231,7 @@ def render(source, executed, records):
 
     page = copy.deepcopy(source)
     page.cells = [cell for cell in page.cells if not tags(cell) & {"bootstrap", "record"}]
+    page.cells[0].source = page.cells[0].source.replace(source_title(source), page_title(source, records), 1)
     outputs = {cell.id: cell.outputs for cell in executed.cells if cell.cell_type == "code"}
     for cell in page.cells:
         if cell.cell_type == "code":
@@ -234,6 +248,18 @@ def render(source, executed, records):
     parts = re.split(r"(^```.*?^```$)", text, flags=re.MULTILINE | re.DOTALL)  # code keeps its blank lines
     text = "".join(part if part.startswith("```") else re.sub(r"\n{3,}", "\n\n", part) for part in parts).strip() + "\n"
     return {"README.md": text, **resources["outputs"]}
+
+
+def source_title(source):
+    """The title of a session, as its notebook has it."""
+    return source.cells[0].source.splitlines()[0].removeprefix("# ")
+
+
+def page_title(source, records):
+    """The title of a session's page: it says so where the network has another width than in the full profile."""
+    default = schema_of(source).get("width", {}).get("default")
+    widths = sorted({record["params"].get("width", default) for record in records} - {default})
+    return source_title(source) + (f" (width {', '.join(map(str, widths))})" if widths else "")
 
 
 def _summary(source, page, records):
@@ -260,6 +286,7 @@ def _summary(source, page, records):
         "devices": sorted({_device(record) for record in records}),
         "runs": [f"{variant}, seed {seed}" for variant, seed in map(run_of, records)],
         "shown": shown,
+        "weights_committed": committed(shown),
         "command": _command(shown, schema_of(source)),
         "parameters": {name: shown["params"][name] for name in schema_of(source) if name in shown["params"]},
     }
@@ -411,8 +438,8 @@ def write_badges():
             "![PyTorch 2.10 or newer](https://img.shields.io/badge/torch-2.10%2B-ee4c2c)\n"
             f"[![Open in Colab]({COLAB_BADGE})]({_colab_address(path)})"
         )
-        title = notebook.cells[0]
-        title.source = _between(title.source, "badges", badges)
+        first = notebook.cells[0]
+        first.source = _between(first.source, "badges", badges)
         cell = find_cell(notebook, "bootstrap")
         cell.source = BOOTSTRAP.format(repository=repository, release=release, name=repository.rsplit("/", 1)[1])
         _write(path.parent, {path.name: nbformat.writes(notebook) + "\n"})
@@ -462,8 +489,7 @@ def write_index():
     ]
     for path in sessions():
         source, records = read_notebook(path), results(path.parent)
-        title = source.cells[0].source.splitlines()[0].removeprefix("# ")
-        link = f"[{title}](sessions/{path.parent.name}/{'README.md' if records else path.name})"
+        link = f"[{page_title(source, records)}](sessions/{path.parent.name}/{'README.md' if records else path.name})"
         if records:
             head = _summary(source, source, records)["head"]
             spread = f" ± {100 * head['sd']:.2f}" if head["sd"] is not None else ""

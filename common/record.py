@@ -189,8 +189,11 @@ class Run:
             "seconds": self.seconds | history.seconds,
             "history": history.epochs,
             "metrics": metrics,
-            "weights": {"file": weights.name, "sha256": hash_file(weights)} if weights else None,
+            "weights": None,
         }
+        if weights:
+            size = weights.stat().st_size
+            record["weights"] = {"file": weights.name, "bytes": size, "sha256": hash_file(weights)}
         record = finite(record)
         line = f"{self.session} {record['variant']} seed {record['seed']}: test accuracy {metrics['test_accuracy']:.2%}"
         display({MIME: record, "text/plain": line}, raw=True)

@@ -8,7 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy.stats import linregress
-from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from torch_lr_finder import LRFinder, TrainDataLoaderIter, ValDataLoaderIter
 
@@ -87,7 +86,14 @@ def test_steepest_is_the_lowest_slope_of_a_parabola_through_three_points(seed):
         share = (x[i + 1] - x[i]) / (x[i + 1] - x[i - 1])
         slopes.append(share * before + (1 - share) * after)
     slopes.append(linregress(x[-2:], y[-2:]).slope)
-    assert search.suggestions()["steepest"] == search.rates[slopes.index(min(slopes))]
+    down = slopes[: y.index(min(y)) + 1]
+    assert search.suggestions()["steepest"] == search.rates[slopes.index(min(down))]
+
+
+def test_steepest_looks_only_at_the_way_down():
+    losses = [2.3, 2.2, 1.8, 1.5, 1.4, 3.0, 1.6]  # the last fall, from an explosion, is the fastest of all
+    search = Search([10.0**i for i in range(7)], losses, losses)
+    assert search.suggestions()["steepest"] == 10.0**2
 
 
 @pytest.mark.parametrize("seed", range(20))
