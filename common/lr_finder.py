@@ -102,10 +102,12 @@ def train_step(model, batch, optimizer, rate, loss):
 def steepest(rates, losses):
     """Number of the step where the loss falls fastest on its way down: the lowest d loss / d log(rate).
 
-    What comes after the lowest loss is left out: there the steps are too long already, and the loss jumps about.
+    Left out are the first tenth, where the mean is one of few losses, and what comes after the lowest loss, where the
+    steps are too long already and the loss jumps about.
     """
     slopes = np.gradient(losses, np.log(rates))
-    return int(np.argmin(slopes[: int(np.argmin(losses)) + 1]))
+    first, lowest = len(losses) // 10, int(np.argmin(losses))
+    return first + int(np.argmin(slopes[first : max(first, lowest) + 1]))
 
 
 def valley(losses):

@@ -86,7 +86,7 @@ def test_steepest_is_the_lowest_slope_of_a_parabola_through_three_points(seed):
         share = (x[i + 1] - x[i]) / (x[i + 1] - x[i - 1])
         slopes.append(share * before + (1 - share) * after)
     slopes.append(linregress(x[-2:], y[-2:]).slope)
-    down = slopes[: y.index(min(y)) + 1]
+    down = slopes[4 : y.index(min(y)) + 1]  # without the first tenth of the 40
     assert search.suggestions()["steepest"] == search.rates[slopes.index(min(down))]
 
 
@@ -94,6 +94,11 @@ def test_steepest_looks_only_at_the_way_down():
     losses = [2.3, 2.2, 1.8, 1.5, 1.4, 3.0, 1.6]  # the last fall, from an explosion, is the fastest of all
     search = Search([10.0**i for i in range(7)], losses, losses)
     assert search.suggestions()["steepest"] == 10.0**2
+
+
+def test_steepest_of_a_loss_that_never_falls_is_behind_the_first_tenth():
+    losses = [1.0 + 0.1 * i for i in range(20)]
+    assert Search([10.0**i for i in range(20)], losses, losses).suggestions()["steepest"] == 10.0**2
 
 
 @pytest.mark.parametrize("seed", range(20))
