@@ -360,14 +360,15 @@ class Augment:
         return F.grid_sample(images, grid, align_corners=False)
 
     def _crop(self, images, generator):
-        n, _, height, width = images.shape
+        n, channels, height, width = images.shape
         options = {"device": images.device, "generator": generator}
         top, left = torch.randint(2 * self.crop_padding + 1, (2, n), **options)
         rows = top[:, None] + torch.arange(height, device=images.device)  # (N, H)
         columns = left[:, None] + torch.arange(width, device=images.device)  # (N, W)
         padded = F.pad(images, (self.crop_padding,) * 4)
-        image = torch.arange(n, device=images.device)[:, None, None]
-        return padded[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)  # was (N, H, W, C)
+        image = torch.arange(n, device=images.device)[:, None, None, None]
+        channel = torch.arange(channels, device=images.device)[:, None, None]
+        return padded[image, channel, rows[:, None, :, None], columns[:, None, None, :]]  # (N, C, H, W)
 
 
 def loaders(data, batch_size, augment=None, seed=0, device="cpu"):

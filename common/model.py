@@ -10,16 +10,25 @@ from torch import nn
 class ConvBlock(nn.Sequential):
     """A convolution, then batch norm, ReLU and dropout.
 
-    Maps (N, in_channels, H, W) to (N, out_channels, H', W') with H' = H + 2 * padding - kernel_size + 1.
+    Maps (N, in_channels, H, W) to (N, out_channels, H', W') with H' = (H + 2 * padding - kernel_size) // stride + 1.
     `norm` and `activation` switch those two layers off; `dropout` is the probability of a zeroed element, 0 for none;
     `bias` is only of use where no batch norm follows, which has its own.
     Batch norm (Ioffe & Szegedy 2015): y = gamma * (x - mean) / sqrt(var + eps) + beta, mean and var per channel.
     """
 
     def __init__(
-        self, in_channels, out_channels, kernel_size=3, padding=0, norm=True, activation=True, dropout=0.0, bias=False
+        self,
+        in_channels,
+        out_channels,
+        kernel_size=3,
+        padding=0,
+        stride=1,
+        norm=True,
+        activation=True,
+        dropout=0.0,
+        bias=False,
     ):
-        layers = [nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, bias=bias)]
+        layers = [nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=bias)]
         if norm:
             layers.append(nn.BatchNorm2d(out_channels))
         if activation:
@@ -27,6 +36,28 @@ class ConvBlock(nn.Sequential):
         if dropout:
             layers.append(nn.Dropout(dropout))
         super().__init__(*layers)
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions that learn what to add to their input (He et al. 2016): y = ReLU(path(x) + shortcut(x)).
+
+    Maps (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride), odd sizes rounded up. The shortcut hands x
+    on as it is; where the shape changes, a 1x1 convolution and batch norm bring x into the new one.
+    """
+
+    def __init__(self, in_channels, out_channels, stride=1):
+        super().__init__()
+        self.path = nn.Sequential(
+            ConvBlock(in_channels, out_channels, padding=1, stride=stride),
+            ConvBlock(out_channels, out_channels, padding=1, activation=False),
+        )
+        self.shortcut = nn.Identity()
+        if stride > 1 or in_channels != out_channels:
+            self.shortcut = ConvBlock(in_channels, out_channels, kernel_size=1, stride=stride, activation=False)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        return self.relu(self.path(x) + self.shortcut(x))
 
 
 class DigitSum(nn.Module):
@@ -177,4 +208,26 @@ def under_20k(dropout=0.0):
         ConvBlock(12, 10, norm=False, activation=False),  # 10 x 3 x 3, rf 32
         nn.AvgPool2d(3),  # 10 x 1 x 1, rf 40
         nn.Flatten(),  # 10
+    )
+
+
+def resnet18(width=64, classes=10, channels=3):
+    """The network of s10, ResNet-18 (He et al. 2016) for small images: (N, channels, 32, 32) to (N, classes) logits.
+
+    Its first layer keeps the size of the image, where that for large images would halve it twice. The comments are
+    those of `width` 64, with 11,173,962 parameters for 10 classes; width 32 has 2,797,610 and width 16 has 701,466.
+    """
+    return nn.Sequential(
+        ConvBlock(channels, width, padding=1),  # 64 x 32 x 32, rf 3
+        ResidualBlock(width, width),  # 64 x 32 x 32, rf 7
+        ResidualBlock(width, width),  # 64 x 32 x 32, rf 11
+        ResidualBlock(width, 2 * width, stride=2),  # 128 x 16 x 16, rf 17
+        ResidualBlock(2 * width, 2 * width),  # 128 x 16 x 16, rf 25
+        ResidualBlock(2 * width, 4 * width, stride=2),  # 256 x 8 x 8, rf 37
+        ResidualBlock(4 * width, 4 * width),  # 256 x 8 x 8, rf 53: the whole image
+        ResidualBlock(4 * width, 8 * width, stride=2),  # 512 x 4 x 4, rf 77
+        ResidualBlock(8 * width, 8 * width),  # 512 x 4 x 4, rf 109
+        nn.AdaptiveAvgPool2d(1),  # 512 x 1 x 1: the mean of each map
+        nn.Flatten(),  # 512
+        nn.Linear(8 * width, classes),  # one score a class
     )

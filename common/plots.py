@@ -6,8 +6,8 @@ A function that draws returns a Figure and a text that says in words what it sho
 import base64
 import io
 import math
+import statistics
 
-import numpy as np
 import torch
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
@@ -134,6 +134,29 @@ def learning_curves(history):
     )
 
 
+def lr_searches(searches):
+    """One panel for each of `searches` {title: common.lr_finder.Search}: both losses over the rate, and suggestions."""
+    figure = Figure(figsize=(4.8 * len(searches), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(searches), squeeze=False)[0]
+    texts = []
+    for axes, (title, search) in zip(panels, searches.items(), strict=True):
+        axes.plot(search.rates, search.losses, color="lightgray", label="loss")
+        axes.plot(search.rates, search.smoothed, color="black", label="smoothed")
+        for number, (name, rate) in enumerate(search.suggestions().items()):
+            axes.axvline(rate, color=f"C{number}", linestyle="dashed", label=f"{name}: {rate:.2g}")
+        axes.set(title=title, xscale="log", xlabel="learning rate", ylabel="loss")
+        axes.set_ylim(0.9 * min(search.losses), 1.3 * search.smoothed[0])  # where it explodes it leaves the panel
+        axes.legend(fontsize=8)
+        lowest = min(search.smoothed)
+        suggested = ", ".join(f"{name} {rate:.2g}" for name, rate in search.suggestions().items())
+        texts.append(
+            f"{title}: {len(search.rates)} rates from {search.rates[0]:.2g} to {search.rates[-1]:.2g}, smoothed loss "
+            f"from {search.smoothed[0]:.2f} down to {lowest:.2f} at {search.rates[search.smoothed.index(lowest)]:.2g}, "
+            f"{search.end}; suggestions: {suggested}"
+        )
+    return figure, "Searches for the learning rate. " + ". ".join(texts) + "."
+
+
 def compare_curves(histories, quantities):
     """One panel for each of the `quantities`, columns of a History, with one line for each of `histories` {name: …}."""
     figure = Figure(figsize=(4.2 * len(quantities), 3.4), layout="constrained")
@@ -199,8 +222,12 @@ def predictions(split, logits, classes, count=10):
     return figure, f"The first {len(chosen)} test images with prediction, truth and confidence: {right} are right."
 
 
-def misclassified(split, logits, classes, count=25):
-    """Images that the network gets wrong, those with the most confident mistakes first."""
+def misclassified(split, logits, classes, count=25, explain=None):
+    """Images that the network gets wrong, those with the most confident mistakes first.
+
+    `explain` takes the numbers (n,) of those that are shown and returns the heat maps (n, H, W), from 0 to 1, that are
+    laid over them.
+    """
     probabilities, answers = logits.softmax(dim=1).cpu().max(dim=1)
     wrong = (answers != split.labels).nonzero().flatten()
     chosen = wrong[probabilities[wrong].argsort(descending=True, stable=True)][:count]
@@ -209,9 +236,10 @@ def misclassified(split, logits, classes, count=25):
         figure.text(0.5, 0.5, "no mistakes", ha="center", va="center")
         return figure, "There is nothing to see: no test image is misclassified."
     mistakes = ", ".join(f"{classes[split.labels[i]]} as {classes[answers[i]]}" for i in chosen[:5])
-    return _answers(split, logits, classes, chosen), (
+    return _answers(split, logits, classes, chosen, explain(chosen) if explain else None), (
         f"{len(chosen)} of the {len(wrong)} misclassified test images, the most confident first: {mistakes}"
         + (", and so on." if len(chosen) > 5 else ".")
+        + (" Laid over each is the heat map of what speaks for the prediction." if explain else "")
     )
 
 
@@ -249,11 +277,28 @@ def confusion_matrix(labels, logits, classes):
     matrix = count(labels, logits.argmax(dim=1).cpu(), labels=range(len(classes)))
     figure = Figure(figsize=(6, 5.4), layout="constrained")
     display_ = ConfusionMatrixDisplay(matrix, display_labels=classes)
-    display_.plot(ax=figure.subplots(), colorbar=False, cmap="Blues", xticks_rotation=0 if len(classes) < 11 else 45)
-    np.fill_diagonal(matrix, 0)
-    pairs = [(int(matrix[pair]), *pair) for pair in zip(*matrix.nonzero(), strict=True)]
-    pairs = [f"{classes[i]} as {classes[j]} ({n} times)" for n, i, j in sorted(pairs, key=lambda pair: -pair[0])[:3]]
+    rotation = 45 if max(map(len, classes)) > 4 or len(classes) > 10 else 0
+    display_.plot(ax=figure.subplots(), colorbar=False, cmap="Blues", xticks_rotation=rotation)
+    rows = confused_pairs(labels, logits, classes, 3)
+    pairs = [f"{row['truth']} as {row['taken for']} ({row['images']} times)" for row in rows]
     return figure, "Confusion matrix. Most frequent mistakes: " + (", ".join(pairs) or "none") + "."
+
+
+def confused_pairs(labels, logits, classes, count=5):
+    """The most frequent mistakes, as rows of a table; none for a network that makes none."""
+    answers = logits.argmax(dim=1).cpu()
+    wrong = answers != labels
+    pairs, counts = torch.stack([labels, answers])[:, wrong].unique(dim=1, return_counts=True)
+    order = counts.argsort(descending=True, stable=True)[:count]
+    return [
+        {
+            "truth": classes[truth],
+            "taken for": classes[answer],
+            "images": times,
+            "of all mistakes": f"{times / int(wrong.sum()):.1%}",
+        }
+        for (truth, answer), times in zip(pairs[:, order].T.tolist(), counts[order].tolist(), strict=True)
+    ]
 
 
 def filters(layer):
@@ -353,9 +398,9 @@ def distributions(runs):
     axes = figure.subplots()
     for row, values in enumerate(runs.values()):
         axes.scatter(values, [row] * len(values), alpha=0.6)
-        axes.scatter(np.mean(values), row, marker="|", s=400, color="black")
+        axes.scatter(statistics.mean(values), row, marker="|", s=400, color="black")
     axes.set(xlabel="test accuracy", yticks=range(len(runs)), yticklabels=list(runs), ylim=(len(runs) - 0.5, -0.5))
-    means = ", ".join(f"{name} {np.mean(values):.2%} ({len(values)} runs)" for name, values in runs.items())
+    means = ", ".join(f"{name} {statistics.mean(values):.2%} ({len(values)} runs)" for name, values in runs.items())
     return figure, f"Test accuracies, one dot a run; means: {means}."
 
 
@@ -373,13 +418,15 @@ def _draw(axes, image):
     axes.imshow(image.permute(1, 2, 0).squeeze(-1), cmap="gray", vmin=0, vmax=255)
 
 
-def _answers(split, logits, classes, chosen):
-    """Grid of the chosen images, each with the prediction, its probability and the truth."""
+def _answers(split, logits, classes, chosen, maps=None):
+    """Grid of the chosen images, each with the prediction, its probability and the truth, and its heat map over it."""
     probabilities, answers = logits.softmax(dim=1).cpu().max(dim=1)
     columns = min(5, len(chosen))
     figure, axes = _image_axes(-(-len(chosen) // columns), columns, size=1.5, title=0.25)
-    for axis, index in zip(axes.flat, chosen.tolist(), strict=False):
+    for number, (axis, index) in enumerate(zip(axes.flat, chosen.tolist(), strict=False)):
         _draw(axis, split.images[index])
+        if maps is not None:
+            axis.imshow(maps[number].cpu(), cmap="inferno", vmin=0, vmax=1, alpha=0.5)
         truth, answer = int(split.labels[index]), int(answers[index])
         color = "black" if truth == answer else "firebrick"
         text = f"{classes[answer]} ({probabilities[index]:.0%})\ntruth {classes[truth]}"

@@ -71,6 +71,7 @@ class _Sizes(list):
 def receptive_field(model, input_size):
     """Follow one image of `input_size` (C, H, W) through a chain of convolutions and pools.
 
+    Layers of a `shortcut` are left out: they lie beside the chain and see less than it does.
     Returns one dict a layer: its output (C, H, W), kernel, stride, padding, the `jump` between neighbouring outputs
     and the receptive `field`, both in pixels of the input (Araujo et al. 2019, doi 10.23915/distill.00021).
     """
@@ -93,8 +94,8 @@ def receptive_field(model, input_size):
         )
 
     model = copy.deepcopy(model).cpu().float().eval()
-    for layer in model.modules():
-        if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) and "shortcut" not in name:
             layer.register_forward_hook(add)
     with torch.no_grad():
         model(torch.zeros(1, *input_size))

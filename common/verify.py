@@ -19,6 +19,7 @@ NETWORKS = {
     "s05_grad_cam": lambda params: model.zero_one_or_neither(params["classes"]),
     "s06_under_10k": lambda params: model.under_10k(),
     "s07_under_20k": lambda params: model.under_20k(),
+    "s10_resnet_lr_finder": lambda params: model.resnet18(params["width"]),
 }
 ELSEWHERE = 3  # so many images may be judged differently on another device or with other threads
 

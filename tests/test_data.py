@@ -385,3 +385,11 @@ def test_zero_one_or_neither(digits):
     assert torch.equal(three.test.images[three.test.labels == 2], digits.test.images[digits.test.labels == 1])
     assert torch.equal(two.test.images[two.test.labels == 1], digits.test.images[digits.test.labels == 1])
     assert three.classes == ("neither", "zero", "one")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_augmented_images_lie_in_memory_as_others_do(channels):
+    """One channel behind the other: torch's convolutions crash with few channels that lie side by side (2.15, CPU)."""
+    images = torch.rand(4, channels, 12, 12)
+    changed = data.Augment(rotate=5, flip=True, crop_padding=2)(images, torch.Generator().manual_seed(0))
+    assert changed.stride() == images.stride()

@@ -11,7 +11,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
 from common.grad_cam import activations_and_gradients, grad_cam, grad_cam_plus_plus, heat_maps
-from common.model import under_10k, under_20k
+from common.model import resnet18, under_10k, under_20k
 
 METHODS = [grad_cam, grad_cam_plus_plus]
 
@@ -42,6 +42,8 @@ def resnet():
 CASES = {
     "session 6": (under_10k, lambda model: model[9][2], 1),
     "session 7": (under_20k, lambda model: model[8], 1),
+    "session 10": (lambda: resnet18(8), lambda model: model[8], 3),
+    "session 10, in a block": (lambda: resnet18(8), lambda model: model[6].path, 3),
     "fully connected": (FullyConnected, lambda model: model.conv, 1),
     "resnet": (resnet, lambda model: model.layer3, 3),
 }

@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+import torchvision
 
 from common import model, utils
 
@@ -104,3 +105,75 @@ def test_without_the_hidden_layer_image_and_digit_can_only_be_added():
         low, high = (network(images, digit.repeat(2, 1)) for digit in digits)
         added = torch.allclose(low[0] - low[1], high[0] - high[1], atol=1e-6)
         assert added != hidden
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# ResNet-18
+
+
+@pytest.mark.parametrize(("width", "parameters"), [(64, 11_173_962), (32, 2_797_610), (16, 701_466)])
+def test_resnet_budget_and_shape(width, parameters):
+    network = model.resnet18(width)
+    assert utils.count_parameters(network) == parameters
+    assert re.search(rf"Total params: {parameters:,}\b", utils.summary(network, (3, 32, 32)))
+    images = torch.rand(2, 3, 32, 32)
+    shapes = [(images := layer(images)).shape[1:] for layer in network]
+    blocks = [(width, 32), (width, 32), (width, 32), (2, 16), (2, 16), (4, 8), (4, 8), (8, 4), (8, 4)]
+    expected = [(maps, size, size) if maps == width else (maps * width, size, size) for maps, size in blocks]
+    assert shapes == [*expected, (8 * width, 1, 1), (8 * width,), (10,)]
+
+
+def test_the_blocks_are_those_of_torchvision():
+    """Its weights in our blocks: the same outputs and gradients; only the first layers are made for large images."""
+    torch.manual_seed(0)
+    theirs = torchvision.models.resnet18(num_classes=10).double()
+    ours = model.resnet18().double()
+    stages = [theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4]
+    for number, stage in enumerate(stages):
+        for block, their_block in zip(ours[1 + 2 * number : 3 + 2 * number], stage, strict=True):
+            copy_block(block, their_block)
+    ours[-1].load_state_dict(theirs.fc.state_dict())
+    for training in (True, False):  # in evaluation with the running statistics that training left behind
+        ours.train(training), theirs.train(training)
+        images = torch.randn(4, 64, 16, 16, dtype=torch.double)
+        results = []
+        for layers in (ours[1:], torch.nn.Sequential(*stages, theirs.avgpool, torch.nn.Flatten(), theirs.fc)):
+            inputs = images.clone().requires_grad_()
+            outputs = layers(inputs)
+            (gradient,) = torch.autograd.grad(outputs.square().sum(), inputs)
+            results.append((outputs, gradient))
+        torch.testing.assert_close(*results)
+    maps = torch.randn(2, 64, 16, 16, dtype=torch.double)
+    for number, stage in enumerate(stages):
+        expected = stage(maps)
+        maps = ours[1 + 2 * number : 3 + 2 * number](maps)
+        torch.testing.assert_close(maps, expected)
+
+
+def copy_block(block, theirs):
+    """Give one of our blocks the weights of one of torchvision's."""
+    pairs = [(block.path[0], theirs.conv1, theirs.bn1), (block.path[1], theirs.conv2, theirs.bn2)]
+    if theirs.downsample:
+        pairs.append((block.shortcut, *theirs.downsample))
+    for ours, conv, norm in pairs:
+        ours[0].load_state_dict(conv.state_dict())
+        ours[1].load_state_dict(norm.state_dict())
+
+
+def test_resnet_receptive_field_is_the_one_that_gradients_see():
+    """The pixels that a point behind each block depends on; no ReLU, which passes on only part of the gradients."""
+    network = model.resnet18(2, channels=1).double().eval()
+    for module in network.modules():
+        if isinstance(module, model.ResidualBlock):
+            module.relu = torch.nn.Identity()
+        if isinstance(module, model.ConvBlock):
+            del module[2:]
+    fields = [row["field"] for row in utils.receptive_field(network, (1, 32, 32))]
+    assert fields[-1] == 109
+    for blocks in range(9):  # behind the first layer, behind the first block, …
+        image = torch.rand(1, 1, 321, 321, dtype=torch.double, requires_grad=True)
+        output = network[: blocks + 1](image)
+        middle = output.shape[-1] // 2
+        (gradient,) = torch.autograd.grad(output[0, :, middle, middle].sum(), image)
+        seen = gradient[0, 0].nonzero()
+        assert (seen.max(dim=0).values - seen.min(dim=0).values + 1).tolist() == [fields[2 * blocks]] * 2

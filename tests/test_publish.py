@@ -238,6 +238,42 @@ def test_text_in_a_record_does_not_come_alive(mine):
     assert r"\[x\]\(http://bad\) \| \`code\`" in readme
 
 
+def test_large_weights_are_not_committed_and_the_page_says_where_they_are(mine):
+    mine("publish", *runs_of(mine))
+    assert (page(mine) / "weights.safetensors").exists()
+    for path in runs_of(mine):
+        change_record(path, lambda record: record["weights"].update(bytes=44_700_000))
+    assert mine("publish", *runs_of(mine)).returncode == 0
+    assert not (page(mine) / "weights.safetensors").exists()
+    readme = (page(mine) / "README.md").read_text()
+    assert "too large to be committed (45 MB)" in readme
+    assert "`runs/full/s99_test/A-seed-0.safetensors`" in readme
+    before = readme
+    assert mine("publish", "--rerender").returncode == 0
+    assert (page(mine) / "README.md").read_text() == before
+
+
+def test_another_width_than_that_of_the_full_profile_stands_in_the_title(mine):
+    def set_width(notebook, width):
+        cell = find_cell(notebook, "parameters")
+        cell.source = cell.source.split("\nwidth")[0] + f'\nwidth = {width}  # @param {{"type": "integer"}}'
+
+    change(page(mine) / "session.ipynb", lambda notebook: set_width(notebook, 64))
+    for width, heading in ((64, "# A test\n"), (16, "# A test (width 16)\n")):
+        for path in runs_of(mine):
+            change(path, lambda notebook, width=width: set_width(notebook, width))
+            change_record(path, lambda record, width=width: record["params"].update(width=width))
+        assert mine("publish", *runs_of(mine)).returncode == 0
+        assert (page(mine) / "README.md").read_text().startswith(heading)
+    assert "[A test (width 16)](sessions/s99_test/README.md)" in (mine.root / "README.md").read_text()
+
+
+def test_seeds_are_counted_or_listed():
+    course = {"seeds": {"all": [0], "one": [1, 2], "B": 2}, "headline": "B"}
+    source = nbformat.v4.new_notebook(metadata={"course": course})
+    assert notebooks.runs(source) == [("B", 0), ("B", 1), ("all", 0), ("one", 1), ("one", 2)]
+
+
 def test_a_page_is_replaced_as_a_whole(mine):
     (page(mine) / "images").mkdir()
     (page(mine) / "images" / "old.png").write_bytes(b"old")
