@@ -17,7 +17,7 @@ from common import publish
 SESSIONS = [path.parent.name for path in publish.sessions()]
 
 # A second batch waits for the first. The lock lets go by itself when a batch is killed.
-if workflow.is_main_process and not workflow.dryrun:
+if workflow.is_main_process and not workflow.output_settings.dryrun:
     Path("runs").mkdir(exist_ok=True)
     lock = open("runs/.lock", "w")
     try:

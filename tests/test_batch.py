@@ -48,6 +48,9 @@ def test_a_killed_batch_goes_on_and_a_second_one_waits(stubs):
         if line.startswith("3 of 7 steps"):  # two runs and their page
             break
     wait_for(lambda: len(executed(stubs)) == 4)
+    plan = stubs.start_batch("-n", *QUICK)  # does not wait for the batch that is running
+    assert "Another batch is running here" not in plan.communicate(timeout=60)[0]
+    assert plan.returncode == 0
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
     finished = results(stubs)
