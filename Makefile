@@ -1,28 +1,29 @@
 # `make run` and `make test` are all that is needed: both set up .venv by themselves.
 PYTHON ?= python3
 CORES ?= 2
-SNAKEMAKE = $(LOCK) .venv/bin/snakemake --quiet rules host --cores $(CORES) --rerun-incomplete --nolock
-# Where there is flock, a second batch waits for the first; it lets go by itself when a batch is killed.
-LOCK = $(shell command -v flock > /dev/null && echo flock .venv/lock)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 help:
 	@echo 'make run      execute every session in the quick profile (embedded digits, no download), results in runs/quick'
 	@echo 'make test     run all tests'
+	@echo 'make test-slurm   run the test of the batch on a Slurm cluster; needs root, slurm-wlm and munge'
 	@echo 'make full     execute every session in full: all variants and seeds on the real data (hours on a CPU)'
 	@echo 'make clean    remove what the batch made: runs, logs'
 	@echo
 	@echo 'Options: CORES=4 for more jobs at a time, PYTHON=python3.12 for another interpreter.'
 
 run: .venv/done
-	@$(SNAKEMAKE) quick
+	@snakemake --cores $(CORES) quick
 	@course list --quick
 
 test: .venv/done
 	@pytest
 
+test-slurm: .venv/slurm
+	@PYTHONPATH=$(CURDIR)/.venv/slurm pytest -rs -m slurm
+
 full: .venv/done
-	@$(SNAKEMAKE) --keep-going full
+	@snakemake --cores $(CORES) full
 	@echo 'To publish a session: course publish runs/full/SESSION/*.ipynb'
 
 clean:
@@ -35,4 +36,9 @@ clean:
 	.venv/bin/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
-.PHONY: help run test full clean
+# Beside the other packages, so that only this test sees them.
+.venv/slurm: profiles/slurm/requirements.txt .venv/done
+	.venv/bin/python -m pip install --quiet --no-deps --upgrade --target $@ --requirement $<
+	@touch $@
+
+.PHONY: help run test test-slurm full clean

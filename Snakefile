@@ -1,18 +1,45 @@
 """The batch: every run of every session is a job; one that is done is not done again unless what decides it changed.
 
-    snakemake --cores 2 quick      # each session once, on embedded digits
-    snakemake --cores 2 full       # all variants and seeds, on the real data
+    snakemake --cores 2 quick                    # each session once, on embedded digits; --config seeds=2 for more
+    snakemake --cores 2 full                     # all variants and seeds, on the real data
+    snakemake --workflow-profile slurm full      # the same on a cluster
+
+The options that hold for every call, such as the retry of a job that failed, are in profiles/.
 """
+
+import fcntl
+import shutil
+import sys
+from pathlib import Path
 
 from common import notebooks
 
 SESSIONS = [path.parent.name for path in notebooks.sessions()]
+
+# A second batch waits for the first. The lock lets go by itself when a batch is killed.
+if workflow.is_main_process and not workflow.output_settings.dryrun:
+    Path("runs").mkdir(exist_ok=True)
+    lock = open("runs/.lock", "w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("Another batch is running here: waiting until it ends.", file=sys.stderr)
+        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def runs(session):
     """The runs of a session's full profile, as VARIANT-seed-K."""
     source = notebooks.read_notebook(f"sessions/{session}/session.ipynb")
     return [f"{variant}-seed-{seed}" for variant, seed in notebooks.runs(source)]
+
+
+def quick_runs(session):
+    """The runs of a session's quick profile: its first variant, with as many seeds as the config says."""
+    variant = runs(session)[0].split("-seed-")[0]
+    return [f"{variant}-seed-{seed}" for seed in range(config.get("seeds", 1))]
+
+
+localrules: publish_quick,  # a few seconds
 
 
 rule quick:
@@ -32,20 +59,32 @@ rule execute:
     output:
         "runs/{profile}/{session}/{variant}-seed-{seed}.ipynb",
         "runs/{profile}/{session}/{variant}-seed-{seed}.safetensors",
+    log:
+        "logs/{profile}/{session}/{variant}-seed-{seed}.error",
     params:
         digest=lambda wildcards: notebooks.run_digest(wildcards.session, wildcards.profile),
     threads: 1
+    resources:
+        gpu=1 if shutil.which("nvidia-smi") else 0,
     shell:
         "OMP_NUM_THREADS={threads} course run {wildcards.session} --profile {wildcards.profile}"
-        " -p variant {wildcards.variant} --seed {wildcards.seed}"
+        " -p variant {wildcards.variant} --seed {wildcards.seed} 2> {log}"
 
 
 rule publish_quick:
     input:
         "sessions/{session}/session.ipynb",
         "common/readme.md.j2",
-        run=lambda wildcards: f"runs/quick/{wildcards.session}/{runs(wildcards.session)[0]}.ipynb",
+        runs=lambda wildcards: expand("runs/quick/{{session}}/{run}.ipynb", run=quick_runs(wildcards.session)),
     output:
         "runs/quick/{session}/README.md",
+    log:
+        "logs/quick/{session}/publish.error",
     shell:
-        "course publish {input.run} --to runs/quick/{wildcards.session}"
+        "course publish {input.runs} --to runs/quick/{wildcards.session} 2> {log}"
+
+
+onerror:
+    for job in workflow.scheduler.failed:
+        reason = Path(job.log[0]).read_text().strip() if Path(job.log[0]).exists() else ""
+        print(f"FAILED {job.output[0]}: {reason or 'no reason was left, see above.'}", file=sys.stderr)

@@ -170,13 +170,9 @@ def execute(source, values, name, time_limit):
     command += ["--parameters_yaml", yaml.safe_dump(values), "--log-output", "--no-progress-bar"]
     with only_one(lock) as held, open(log, "w", encoding="utf-8") as output:
         partial.unlink(missing_ok=True)
-        # papermill holds the lock too: when this process is killed, nobody starts a second one beside it.
-        options = {
-            "stdout": output,
-            "stderr": subprocess.STDOUT,
-            "start_new_session": True,
-            "pass_fds": [held.fileno()],
-        }
+        # papermill holds the lock too: when only this process is killed, nobody starts a second one beside it. It stays
+        # in this process group, so that what kills the group, such as a scheduler, leaves nothing behind.
+        options = {"stdout": output, "stderr": subprocess.STDOUT, "pass_fds": [held.fileno()]}
         process = subprocess.Popen(command, cwd=ROOT, **options)
         try:
             in_time = follow(process, log, f"{name.parent.name} {name.name}", time.monotonic() + time_limit)

@@ -31,17 +31,25 @@ class Course:
 
     def __init__(self, root):
         self.root = root
-        for name in ("common", "sessions", "benchmarks"):
+        for name in ("common", "sessions", "benchmarks", "profiles"):
             shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("pyproject.toml", "README.md"):
+        for name in ("pyproject.toml", "README.md", "Snakefile"):
             shutil.copy(ROOT / name, root / name)
 
     def environment(self):
-        return {**os.environ, "PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1"}
+        programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        modules = os.pathsep.join([str(self.root), os.environ.get("PYTHONPATH", "")])
+        return {**os.environ, "PATH": programs, "PYTHONPATH": modules, "OMP_NUM_THREADS": "1"}
 
     def start(self, *arguments):
         command = [sys.executable, "-m", "common", *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, cwd=self.root, env=self.environment(), **pipes)
+
+    def start_batch(self, *arguments):
+        """Snakemake in a process group of its own; what it prints is all in stdout."""
+        command = [sys.executable, "-m", "snakemake", *map(str, arguments)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
         return subprocess.Popen(command, cwd=self.root, env=self.environment(), **pipes)
 
     def __call__(self, *arguments):
