@@ -6,6 +6,7 @@ import subprocess
 from common.index import badges
 from common.notebooks import (
     ROOT,
+    committed,
     read_notebook,
     read_record,
     results,
@@ -54,7 +55,9 @@ def check_session(path):
     if read_record(executed, "executed.ipynb") != records[0]:
         yield f"{session}: results.json does not begin with the record in executed.ipynb."
     weights = folder / "weights.safetensors"
-    if weights.exists() and hash_file(weights) != (records[0]["weights"] or {}).get("sha256"):
+    if weights.exists() != committed(records[0]):
+        yield f"{session}: weights.safetensors should {'not ' * weights.exists()}be there."
+    elif weights.exists() and hash_file(weights) != records[0]["weights"]["sha256"]:
         yield f"{session}: weights.safetensors is not the file that the record names."
     yield from check_page(folder, render(source, executed, records, verification(folder)))
 

@@ -72,7 +72,7 @@ FAULTS = [
     (change_the_bootstrap, "session.ipynb: not what `course badges` would write"),
     (replace("README.md", "| 9,404 |", "| 9,405 |"), "README.md: not what `course badges` would write"),
     (
-        replace("README.md", "## Use it", "## Use it in /home/me/course"),
+        replace("README.md", "## Use it", f"## Use it in {HOME}/course"),
         "README.md names a folder of somebody's machine",
     ),
     (lambda root: (root / "sessions" / SESSION / "weights.safetensors").write_bytes(b""), "weights.safetensors is not"),
