@@ -8,6 +8,7 @@ help:
 	@echo 'make test     run all tests'
 	@echo 'make test-slurm   run the test of the batch on a Slurm cluster; needs root, slurm-wlm and munge'
 	@echo 'make full     execute every session in full: all variants and seeds on the real data (hours on a CPU)'
+	@echo 'make references make the references of the regression test anew; then look at git diff tests/notebooks'
 	@echo 'make clean    remove what the batch made: runs, logs'
 	@echo
 	@echo 'Options: CORES=4 for more jobs at a time, PYTHON=python3.12 for another interpreter.'
@@ -17,10 +18,14 @@ run: .venv/done
 	@course list --quick
 
 test: .venv/done
-	@pytest
+	@OMP_NUM_THREADS=1 pytest -n $(CORES) --dist loadfile
 
 test-slurm: .venv/slurm
 	@PYTHONPATH=$(CURDIR)/.venv/slurm pytest -rs -m slurm
+
+references: .venv/done
+	@python tests/references.py
+	@git --no-pager diff --stat -- tests/notebooks
 
 full: .venv/done
 	@snakemake --cores $(CORES) full
@@ -41,4 +46,4 @@ clean:
 	.venv/bin/python -m pip install --quiet --no-deps --upgrade --target $@ --requirement $<
 	@touch $@
 
-.PHONY: help run test test-slurm full clean
+.PHONY: help run test test-slurm references full clean

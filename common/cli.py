@@ -19,6 +19,8 @@ from common import index, notebooks, page, publish
 from common.record import WHERE, ParameterError, check_installation, check_parameters, describe
 
 ROOT = notebooks.ROOT
+# `python -m papermill`, with what common/__init__.py does for its start
+PAPERMILL = [sys.executable, "-c", "import common; from papermill.__main__ import papermill; papermill()"]
 
 
 class UsageError(Exception):
@@ -166,7 +168,7 @@ def execute(source, values, name, time_limit):
     partial, weights, checkpoint, log, lock = (logs.with_name(logs.name + ending) for ending in endings)
     # Paths as the kernel sees them, which runs in ROOT: an executed notebook must not name folders of this machine.
     values = {"checkpoint": str(checkpoint.relative_to(ROOT)), "weights": str(weights.relative_to(ROOT))} | values
-    command = [sys.executable, "-m", "papermill", str(source.relative_to(ROOT)), str(partial.relative_to(ROOT))]
+    command = [*PAPERMILL, str(source.relative_to(ROOT)), str(partial.relative_to(ROOT))]
     command += ["--parameters_yaml", yaml.safe_dump(values), "--log-output", "--no-progress-bar"]
     with only_one(lock) as held, open(log, "w", encoding="utf-8") as output:
         partial.unlink(missing_ok=True)

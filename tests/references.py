@@ -1,0 +1,70 @@
+"""Make the references of the regression test anew: `python tests/references.py [SESSION ...]`, or `make references`.
+
+A reference is an executed quick run in tests/notebooks/; nbval executes it again and compares what it prints.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+import yaml
+from nbconvert.preprocessors.coalescestreams import CoalesceStreamsPreprocessor
+
+from common import notebooks
+
+FOLDER = Path(__file__).resolve().parent / "notebooks"
+IGNORE = "nbval-ignore-output"
+
+
+def execute(source, path):
+    """Execute a session's notebook in the quick profile, as anyone with papermill would."""
+    quick = yaml.safe_load((source.parent / "quick.yaml").read_text(encoding="utf-8"))
+    command = [sys.executable, "-m", "papermill", str(source), str(path), "--parameters_yaml", yaml.safe_dump(quick)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, "--no-progress-bar"], check=True, cwd=notebooks.ROOT, env=environment)
+
+
+def clean(notebook):
+    """Keep what is compared or read: text, not pictures; and say which cells print what depends on the processor."""
+    notebook.metadata = {"kernelspec": notebook.metadata.kernelspec, "language_info": {"name": "python"}}
+    trained = False
+    for cell in notebook.cells:
+        tags = notebooks.tags(cell)
+        cell.metadata = {"tags": sorted(tags)}
+        if cell.cell_type != "code":
+            continue
+        if "injected-parameters" in tags:
+            cell.id = "injected-parameters"
+        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+        for output in cell.outputs:
+            for kind in ("image/png", "text/html"):
+                output.get("data", {}).pop(kind, None)
+            if "metadata" in output:
+                output.metadata = {}
+        # Of what comes from trained weights only the log has a form that stays when its figures change.
+        trains = "train.fit(" in cell.source or "find_lr(" in cell.source
+        if trained and not trains:
+            cell.metadata["tags"] = sorted(tags | {IGNORE})
+        trained = trained or trains
+    CoalesceStreamsPreprocessor(enabled=True).preprocess(notebook, {})  # where prints are cut into pieces is chance
+
+
+def main(names):
+    for source in notebooks.sessions():
+        session = source.parent.name
+        if names and session not in names:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            executed = Path(folder) / "executed.ipynb"
+            execute(source, executed)
+            notebook = nbformat.read(executed, 4)
+        clean(notebook)
+        nbformat.write(notebook, FOLDER / f"{session}.ipynb")
+        print(f"tests/notebooks/{session}.ipynb", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
