@@ -115,6 +115,16 @@ def find_parameters(inputs):
     return check_parameters(schema, values)
 
 
+def find_variables(session, namespace):
+    """The checked parameters where no inputs are kept, as under nbval: the variables that have their names."""
+    text = (Path(__file__).resolve().parent.parent / "sessions" / session / "session.ipynb").read_text(encoding="utf-8")
+    cells = [cell for cell in json.loads(text)["cells"] if "parameters" in cell["metadata"].get("tags", [])]
+    schema = read_schema("".join(cells[0]["source"]))
+    if set(schema) - set(namespace):
+        raise ParameterError("Run the parameters cell first: the one with the @param lines.")
+    return check_parameters(schema, {name: namespace[name] for name in schema})
+
+
 def _plain(node):
     """The value of a literal; of anything else, such as float("nan"), its text: no check lets it pass."""
     try:
@@ -134,7 +144,7 @@ class Run:
         """`inputs` is IPython's `In`, see find_parameters; in `namespace`, `globals()`, the parameters are set anew."""
         check_installation()
         self.session = session
-        self.parameters = find_parameters(inputs)
+        self.parameters = find_parameters(inputs) if any(inputs) else find_variables(session, namespace)
         namespace.update(self.parameters)  # this cell may be run again after others gave the names another value
         if self.parameters["weights"]:  # a folder that cannot be written to should be known now, not after training
             Path(self.parameters["weights"]).parent.mkdir(parents=True, exist_ok=True)
