@@ -1,0 +1,148 @@
+"""The notebook that executes the others: killed in the middle, carried on elsewhere, and its zip published."""
+
+import os
+import signal
+import subprocess
+import sys
+import zipfile
+
+import nbformat
+import pytest
+from conftest import Course, colab_modules
+from test_batch import wait_for
+from test_cli import processes_in
+
+from common import notebooks
+
+# Seed 1 stops half-way while there is a file `hold`; its checkpoint says later that it had begun.
+WORK = """
+import os, time
+from pathlib import Path
+begun = Path(checkpoint).exists()
+Path(checkpoint).touch()
+print("Epoch  1", flush=True)
+while seed == 1 and os.path.exists("hold"):
+    time.sleep(0.1)
+with open("executed", "a") as file:
+    print(seed, "carried on" if begun else "from the start", file=file)
+accuracy = 0.9
+"""
+
+
+@pytest.fixture
+def stub(own_course):
+    own_course.add_session("s99_test", WORK)
+    return own_course
+
+
+def start(course, modules, **parameters):
+    """papermill, executing the notebook in the copy of the course as if in Colab."""
+    environment = course.environment()
+    environment["PYTHONPATH"] = os.pathsep.join([str(modules), environment["PYTHONPATH"]])
+    options = [option for name, value in parameters.items() for option in ("-r", name, value)]
+    command = [sys.executable, "-m", "papermill", "sessions/run_all.ipynb", "out.ipynb", "--no-progress-bar", *options]
+    return subprocess.Popen(command, cwd=course.root, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def printed(course):
+    """What stands under the cells of the executed notebook."""
+    notebook = nbformat.read(course.root / "out.ipynb", 4)
+    return "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
+
+
+def test_killed_it_goes_on_from_the_drive_on_another_machine(stub, tmp_path):
+    modules = colab_modules(tmp_path / "modules")
+    (stub.root / "hold").touch()
+    chosen = {"sessions": "s99", "profile": "quick"}
+    start(stub, modules, **chosen)
+    checkpoint = stub.root / "drive" / "MyDrive" / "course" / "logs" / "quick" / "s99_test" / "A-seed-1.checkpoint"
+    wait_for(checkpoint.exists, seconds=300)
+    while running := processes_in(stub.root):  # a kernel may have been starting
+        for process in running:
+            os.kill(process, signal.SIGKILL)
+    assert (stub.root / "executed").read_text() == "0 from the start\n"
+
+    other = Course(tmp_path / "other" / "course")
+    other.add_session("s99_test", WORK)
+    (stub.root / "drive").rename(other.root / "drive")
+    process = start(other, modules, **chosen)
+    _, error = process.communicate(timeout=600)
+    assert process.returncode == 0, error
+    assert (other.root / "executed").read_text() == "1 carried on\n"
+    assert "2 of 2 runs are finished, nothing is running." in printed(other)
+    assert "downloaded runs.zip" in printed(other)
+    assert "widgets" not in nbformat.read(other.root / "out.ipynb", 4).metadata
+
+    archive = other.root / "drive" / "MyDrive" / "course" / "runs.zip"
+    process = other("publish", archive)
+    assert process.returncode == 1
+    assert "quick profile" in process.stdout_text
+    process = other("publish", archive, "--to", "pages")
+    assert process.returncode == 0, process.stderr_text
+    assert len(notebooks.results(other.root / "pages" / "s99_test")) == 2
+    assert (other.root / "pages" / "s99_test" / "weights.safetensors").exists()
+
+
+def test_it_shows_what_runs_and_how_long_is_left_and_a_failure_stops_nothing(stub):
+    stub.add_session("s98_fails", "print('Epoch  1', flush=True)\naccuracy = 1 / seed")
+    program = (
+        "from common import run_all\n"
+        "for status in run_all.execute(run_all.plan('s98 s99', '0 1', 'quick')):\n"
+        "    print(status, end='\\n---\\n')"
+    )
+    command = [sys.executable, "-c", program]
+    process = subprocess.run(command, cwd=stub.root, env=stub.environment(), capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    steps = process.stdout.split("\n---\n")[:-1]
+    assert "s98_fails              A seed 0: starting\n" in steps[0]
+    assert "s99_test               A seed 1: waiting\n" in steps[0]
+    assert steps[0].endswith("0 of 4 runs are finished, about 0:04:00 left at the pace of the published runs.")
+    assert any("s99_test               A seed 0: Epoch  1\n" in step for step in steps)
+    assert any("1 of 4 runs are finished, about 0:00:0" in step for step in steps)  # at the pace of this machine
+    assert "A seed 0: FAILED: course: quick/s98_fails/A-seed-0 failed: in the cell 'work', ZeroDivision" in steps[-1]
+    assert "s99_test               A seed 1: 90.00% in 0:00:0" in steps[-1]
+    assert steps[-1].endswith("3 of 4 runs are finished, nothing is running.")
+
+
+def test_runs_of_other_code_or_parameters_are_not_finished(stub):
+    assert stub("run", "s99", "--profile", "quick").returncode == 0
+    assert finished(stub) == "True"
+    path = stub.root / "sessions" / "s99_test" / "session.ipynb"
+    source = path.read_text()
+    for old, new in (("accuracy = 0.9", "accuracy = 0.8"), ("target = 0.5", "target = 0.6")):
+        path.write_text(source.replace(old, new))
+        assert finished(stub) == "False"
+    path.write_text(source)
+    assert finished(stub) == "True"
+
+
+def finished(course):
+    program = "from common import run_all; print(bool(run_all.plan('s99', '0', 'quick')[0].record()))"
+    command = [sys.executable, "-c", program]
+    return subprocess.check_output(command, cwd=course.root, env=course.environment(), text=True).strip()
+
+
+@pytest.mark.parametrize("name", ["../evil.ipynb", "s99_test/../../evil.ipynb", "{}/evil.ipynb", "s99_test/evil.py"])
+def test_a_zip_that_holds_anything_else_is_refused(course, tmp_path, name):
+    name = name.format(tmp_path)
+    with zipfile.ZipFile(tmp_path / "runs.zip", "w") as archive:
+        archive.writestr("s99_test/A-seed-0.ipynb", "")
+        archive.writestr(name, "evil")
+    process = course("publish", tmp_path / "runs.zip", "--to", tmp_path / "pages")
+    assert process.returncode == 1
+    assert f"is no zip of run_all.ipynb: it holds {name!r}" in process.stderr_text
+    assert [path.name for path in tmp_path.iterdir()] == ["runs.zip"]
+
+
+def test_a_damaged_zip_is_refused(course, tmp_path):
+    path = tmp_path / "runs.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("s99_test/A-seed-0.ipynb", "a notebook" * 100)
+    whole = path.read_bytes()
+    middle = whole.index(b".ipynb") + 10
+    for damaged in (whole[:50], whole[:middle] + b"XXX" + whole[middle + 3 :]):
+        path.write_bytes(damaged)
+        process = course("publish", path, "--to", tmp_path / "pages")
+        assert process.returncode == 1
+        assert "is not a readable zip" in process.stderr_text
+        assert "Traceback" not in process.stderr_text
