@@ -50,6 +50,16 @@ def printed(course):
     return "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
 
 
+def test_the_source_is_without_outputs_and_no_session():
+    notebook = nbformat.read(notebooks.RUN_ALL, 4)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    assert all(not cell.get("outputs") and cell.get("execution_count") is None for cell in notebook.cells)
+    assert list(notebooks.schema_of(notebook)) == ["sessions", "seeds", "profile", "drive"]
+    assert notebooks.RUN_ALL not in notebooks.sessions()
+
+
 def test_killed_it_goes_on_from_the_drive_on_another_machine(stub, tmp_path):
     modules = colab_modules(tmp_path / "modules")
     (stub.root / "hold").touch()
