@@ -5,6 +5,7 @@ import os
 import subprocess
 import tomllib
 from pathlib import Path
+from zipfile import ZipFile
 
 import nbformat
 import pytest
@@ -96,9 +97,16 @@ def test_a_session_alone_runs_to_its_end_and_changes_no_package(source, remote, 
 
 
 def test_what_is_missing_is_installed_and_nothing_else_changes(remote, tmp_path):
+    """Not even for a newest release that needs another numpy: pip takes an older one of it."""
     missing = ("torchsummary", "safetensors", "pooch", "sklearn", "scikit_learn")
     colab = Colab(tmp_path, remote, without=missing)
     before = colab.versions()
+    with ZipFile(tmp_path / "pooch-99-py3-none-any.whl", "w") as wheel:
+        metadata = f"Metadata-Version: 2.1\nName: pooch\nVersion: 99\nRequires-Dist: numpy!={before['numpy']}\n"
+        wheel.writestr("pooch-99.dist-info/METADATA", metadata)
+        wheel.writestr("pooch-99.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("pooch-99.dist-info/RECORD", "")
+    colab.environment["PIP_FIND_LINKS"] = f"{os.environ.get('PIP_FIND_LINKS', '')} {tmp_path}"
     assert not {"torchsummary", "safetensors", "pooch", "scikit-learn"} & set(before)
     source = nbformat.read(notebooks.sessions()[0], 4)
     colab.python("-c", notebooks.find_cell(source, "bootstrap").source + "\nimport common.utils")
