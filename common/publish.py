@@ -75,6 +75,8 @@ def unpacked(path):
     with tempfile.TemporaryDirectory() as temporary:
         try:
             with ZipFile(path) as archive:
+                if not archive.namelist():
+                    raise PublishError(f"{path} is empty: no run was finished.")
                 for name in archive.namelist():
                     if not re.fullmatch(r"\w+/[\w-][\w.-]*\.(ipynb|safetensors)", name):
                         raise PublishError(f"{path} is no zip of run_all.ipynb: it holds {name!r}.")

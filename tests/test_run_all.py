@@ -144,8 +144,10 @@ def test_a_zip_that_holds_anything_else_is_refused(course, tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == ["runs.zip"]
 
 
-def test_a_damaged_zip_is_refused(course, tmp_path):
+def test_a_damaged_or_empty_zip_is_refused(course, tmp_path):
     path = tmp_path / "runs.zip"
+    zipfile.ZipFile(path, "w").close()
+    assert "runs.zip is empty: no run was finished." in course("publish", path).stderr_text
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("s99_test/A-seed-0.ipynb", "a notebook" * 100)
     whole = path.read_bytes()
