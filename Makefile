@@ -7,6 +7,7 @@ help:
 	@echo 'make run      execute every session in the quick profile (embedded digits, no download), results in runs/quick'
 	@echo 'make test     run all tests'
 	@echo 'make test-slurm   run the test of the batch on a Slurm cluster; needs root, slurm-wlm and munge'
+	@echo 'make test-colab   run the notebooks with the versions of packages that Colab has (5 GB more)'
 	@echo 'make full     execute every session in full: all variants and seeds on the real data (hours on a CPU)'
 	@echo 'make references make the references of the regression test anew; then look at git diff tests/notebooks'
 	@echo 'make clean    remove what the batch made: runs, logs'
@@ -22,6 +23,9 @@ test: .venv/done
 
 test-slurm: .venv/slurm
 	@PYTHONPATH=$(CURDIR)/.venv/slurm pytest -rs -m slurm
+
+test-colab: .venv/colab/done
+	@COLAB_PACKAGES=$(CURDIR)/.venv/colab pytest -rs -m colab
 
 references: .venv/done
 	@python tests/references.py
@@ -46,4 +50,9 @@ clean:
 	.venv/bin/python -m pip install --quiet --no-deps --upgrade --target $@ --requirement $<
 	@touch $@
 
-.PHONY: help run test test-slurm references full clean
+.venv/colab/done: tests/colab.txt .venv/done
+	$(PYTHON) -m venv .venv/colab
+	.venv/colab/bin/python -m pip install --quiet --progress-bar on --requirement $<
+	@touch $@
+
+.PHONY: help run test test-slurm test-colab references full clean

@@ -70,7 +70,7 @@ def parse_arguments(arguments):
     command.set_defaults(command=run)
 
     command = commands.add_parser("publish", help="make a session's README, images and results from executed notebooks")
-    command.add_argument("notebooks", nargs="*", type=Path, help="all runs of one session")
+    command.add_argument("notebooks", nargs="*", type=Path, help="all runs of one session, or a zip of run_all.ipynb")
     command.add_argument("--to", type=Path, metavar="FOLDER", help="publish there; quick runs are refused elsewhere")
     command.add_argument("--rerender", action="store_true", help="make the published READMEs again with today's prose")
     command.set_defaults(command=run_publish)
@@ -175,7 +175,7 @@ def execute(source, values, name, time_limit):
         # papermill holds the lock too: when only this process is killed, nobody starts a second one beside it. It stays
         # in this process group, so that what kills the group, such as a scheduler, leaves nothing behind.
         options = {"stdout": output, "stderr": subprocess.STDOUT, "pass_fds": [held.fileno()]}
-        process = subprocess.Popen(command, cwd=ROOT, **options)
+        process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "TQDM_DISABLE": "1"}, **options)
         try:
             in_time = follow(process, log, f"{name.parent.name} {name.name}", time.monotonic() + time_limit)
         finally:
@@ -250,7 +250,9 @@ def reason(partial, log):
 
 def run_publish(options):
     if options.rerender == bool(options.notebooks):
-        raise UsageError("Give the executed notebooks of one session, or --rerender.")
+        raise UsageError("Give the executed notebooks of one session, a zip of run_all.ipynb, or --rerender.")
+    if options.notebooks and options.notebooks[0].suffix == ".zip":
+        return publish_zip(options)
     if options.rerender:
         for path in notebooks.sessions():
             if notebooks.results(path.parent):
@@ -259,6 +261,25 @@ def run_publish(options):
         print(f"{publish.publish(options.notebooks, options.to) / 'README.md'}")
     if not options.to:
         index.write_badges()
+
+
+def publish_zip(options):
+    """Publish each session of a zip; one that is refused leaves the others alone."""
+    if len(options.notebooks) > 1:
+        raise UsageError("Give one zip, and nothing else.")
+    failed = 0
+    with publish.unpacked(options.notebooks[0]) as folders:
+        for folder in folders:
+            to = options.to and options.to / folder.name
+            try:
+                print(f"{publish.publish(sorted(folder.glob('*.ipynb')), to) / 'README.md'}")
+            except notebooks.PublishError as error:
+                print(error)
+                failed += 1
+    if not options.to:
+        index.write_badges()
+    if failed:
+        raise RunError(f"{failed} of {len(folders)} sessions could not be published.")
 
 
 def run_check(options):

@@ -5,7 +5,7 @@ import tomllib
 
 import nbformat
 
-from common.notebooks import ROOT, PublishError, find_cell, read_notebook, results, sessions
+from common.notebooks import ROOT, RUN_ALL, PublishError, find_cell, read_notebook, results, sessions
 from common.page import page_title, percent, summary
 from common.publish import write_files
 
@@ -13,6 +13,7 @@ BOOTSTRAP = """\
 # Find the course's code; where this notebook stands alone, as in Colab, fetch it.
 import subprocess
 import sys
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,6 +27,7 @@ if root is None:
     missing = [package for package in ("torchsummary", "safetensors", "pooch", "sklearn") if find_spec(package) is None]
     if missing:
         packages = ["scikit-learn" if package == "sklearn" else package for package in missing]
+        packages += [f"{{package}}=={{version(package)}}" for package in ("torch", "numpy", "ipython", "ipykernel")]
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *packages], check=True)
 sys.path.insert(0, str(root))"""
 
@@ -37,7 +39,7 @@ def badges():
     """The notebooks with their badges and bootstrap cells, and the top-level README with its index: {path: text}."""
     repository, release = _repository()
     files = {}
-    for path in sessions():
+    for path in [*sessions(), RUN_ALL]:
         notebook = read_notebook(path)
         lines = (
             "![Python 3.11 or newer](https://img.shields.io/badge/python-3.11%2B-3776ab)\n"
@@ -94,6 +96,7 @@ def _index():
             row[2:5] = f"{head['parameters']:,}", str(head["field"]), f"{percent(head)} (n = {head['n']})"
             row[6] = f"{epoch:.2g} s, {head['device']}"
         lines.append(f"| {' | '.join(row)} |")
+    lines += ["", f"All of it in one go, on a GPU: [![Open in Colab]({COLAB_BADGE})]({_colab_address(RUN_ALL)})"]
     if heads():
         lines += ["", f"![{journey()[1]}](images/{JOURNEY})"]
     return "\n".join(lines)

@@ -11,6 +11,7 @@ from common.record import KEYS, MIME, SCHEMA, lesson_hashes, read_schema
 
 ROOT = Path(__file__).resolve().parent.parent
 SESSIONS = ROOT / "sessions"
+RUN_ALL = SESSIONS / "run_all.ipynb"  # no session: it executes them
 # Cells with these tags do not decide a result: they find the course, show what came out, or write it down.
 NOT_DECIDING = {"bootstrap", "parameters", "injected-parameters", "show", "record"}
 MAX_WEIGHTS = 5_000_000  # bytes; larger files of weights are not committed

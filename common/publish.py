@@ -2,9 +2,13 @@
 
 import json
 import os
+import re
 import tempfile
+import zlib
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
+from zipfile import BadZipFile, ZipFile
 
 import nbformat
 
@@ -60,6 +64,26 @@ def publish(paths, folder=None):
     if not committed(records[shown]):
         (folder / "weights.safetensors").unlink(missing_ok=True)  # of another run
     return folder
+
+
+@contextmanager
+def unpacked(path):
+    """The folders in a zip of run_all.ipynb, one a session with its runs, for the time of the block.
+
+    Raises PublishError if it is damaged, or holds anything else.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        try:
+            with ZipFile(path) as archive:
+                if not archive.namelist():
+                    raise PublishError(f"{path} is empty: no run was finished.")
+                for name in archive.namelist():
+                    if not re.fullmatch(r"\w+/[\w-][\w.-]*\.(ipynb|safetensors)", name):
+                        raise PublishError(f"{path} is no zip of run_all.ipynb: it holds {name!r}.")
+                archive.extractall(temporary)
+        except (BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+            raise PublishError(f"{path} is not a readable zip: {error}") from None
+        yield sorted(Path(temporary).iterdir())
 
 
 def rerender(session):

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import io
 import math
+import os
 import platform
 import random
 import sys
@@ -17,8 +18,11 @@ ROOT = Path(__file__).resolve().parent.parent  # the folder that holds common/
 
 
 def interactive():
-    """Whether somebody is watching: in a terminal or in Colab a progress bar is shown, else plain lines."""
-    return sys.stderr.isatty() or "google.colab" in sys.modules
+    """Whether somebody is watching: in a terminal or in Colab a progress bar is shown, else plain lines.
+
+    The environment variable TQDM_DISABLE says that nobody is, as for the notebooks of a batch in Colab.
+    """
+    return "TQDM_DISABLE" not in os.environ and (sys.stderr.isatty() or "google.colab" in sys.modules)
 
 
 def set_seed(seed):

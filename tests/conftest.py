@@ -26,6 +26,26 @@ def digits():
     return data.load("digits")
 
 
+COLAB = """
+import sys
+import types
+from pathlib import Path
+
+sys.modules[__name__ + ".drive"] = drive = types.ModuleType("drive")
+sys.modules[__name__ + ".files"] = files = types.ModuleType("files")
+drive.mount = lambda path: (Path(path) / "MyDrive").mkdir(parents=True, exist_ok=True)
+files.download = lambda path: print("downloaded", Path(path).name)
+"""
+
+
+def colab_modules(folder):
+    """A folder for PYTHONPATH with a stand-in for google.colab, which is imported at once, as Colab's kernels do."""
+    (folder / "google").mkdir(parents=True)
+    (folder / "google" / "colab.py").write_text(COLAB)
+    (folder / "sitecustomize.py").write_text("import google.colab\n")
+    return folder
+
+
 class Course:
     """A copy of the course, and its command in a process of its own."""
 

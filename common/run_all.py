@@ -1,0 +1,168 @@
+"""What sessions/run_all.ipynb does: runs one after another, kept on a drive, and all of them in one zip."""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from importlib import metadata
+from importlib.util import find_spec
+from statistics import mean
+from zipfile import ZIP_DEFLATED, ZipFile
+
+from common import notebooks
+from common.cli import find_session, profile_parameters, run_name
+from common.record import WHERE
+
+ROOT = notebooks.ROOT
+KEPT = ("torch", "numpy", "ipython", "ipykernel")  # another version of these breaks a Colab machine that is running
+
+
+def install(*packages):
+    """Install those packages that are missing, with what they need, and nothing that changes a package in KEPT."""
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        kept = [f"{package}=={metadata.version(package)}" for package in KEPT]
+        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *missing, *kept], check=True)
+
+
+def keep_in(folder):
+    """Let runs/ and logs/, which hold finished runs and checkpoints, lie in `folder`, such as that of a drive."""
+    for name in ("runs", "logs"):
+        kept, here = folder / name, ROOT / name
+        kept.mkdir(parents=True, exist_ok=True)
+        if not here.exists():
+            here.symlink_to(kept, target_is_directory=True)
+        elif not here.samefile(kept):
+            raise RuntimeError(f"{name}/ lies elsewhere already: move what it holds to {kept}, and delete it.")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: a session's notebook with a profile, a variant and a seed."""
+
+    session: str
+    profile: str
+    variant: str
+    seed: int
+
+    @property
+    def name(self):
+        """The name of its files, as `course run` gives it."""
+        return run_name({"variant": self.variant, "seed": self.seed}, {})
+
+    @property
+    def path(self):
+        """Where its executed notebook appears."""
+        return ROOT / "runs" / self.profile / self.session / f"{self.name}.ipynb"
+
+    def record(self):
+        """Its record if it was executed with today's code and parameters, else None."""
+        source = notebooks.SESSIONS / self.session / "session.ipynb"
+        notebook = notebooks.read_notebook(source)
+        schema = notebooks.schema_of(notebook)
+        params = {name: rule["default"] for name, rule in schema.items() if name not in WHERE}
+        params |= profile_parameters(source, schema, self.profile) | {"variant": self.variant, "seed": self.seed}
+        try:
+            record = notebooks.read_record(notebooks.read_notebook(self.path), self.path.name)
+        except notebooks.PublishError:
+            return None
+        today = record["params"] == params and record["source_sha256"] == notebooks.source_digest(notebook)
+        return record if today else None
+
+
+def plan(sessions="", seeds="", profile="full"):
+    """The runs of the sessions named, such as "s03 s06", with the seeds named, such as "0 1".
+
+    Without names these are all sessions, and the seeds that each session's page is made from.
+    """
+    jobs = []
+    for path in [find_session(name) for name in sessions.split()] or notebooks.sessions():
+        runs = notebooks.runs(notebooks.read_notebook(path))
+        variants = dict.fromkeys(variant for variant, _ in runs)
+        runs = [(variant, int(seed)) for variant in variants for seed in seeds.split()] or runs
+        jobs += [Job(path.parent.name, profile, variant, seed) for variant, seed in runs]
+    return jobs
+
+
+def execute(jobs):
+    """Execute those runs that are not finished; yields a text at each step: what is done, what runs, how long is left.
+
+    Each is a `course run`: interrupted, it goes on from its checkpoint; where it fails, the others are executed still.
+    """
+    records = {job: job.record() for job in jobs}
+    states = dict.fromkeys(jobs, "waiting")
+    for job in jobs:
+        if records[job]:
+            continue
+        started, states[job] = time.time(), "starting"
+        yield _status(states, records, started)
+        for line in _run(job):
+            states[job] = line.strip()
+            yield _status(states, records, started)
+        records[job] = job.record()
+        if not records[job]:
+            states[job] = f"FAILED: {states[job]}"
+    yield _status(states, records)
+
+
+def _run(job):
+    """The lines that `course run` prints for a job; it is stopped when nobody reads them any more."""
+    command = [sys.executable, "-m", "common", "run", job.session, "--profile", job.profile]
+    command += ["-p", "variant", job.variant, "--seed", str(job.seed)]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, **options) as process:
+        try:
+            for line in process.stdout:
+                yield line.removeprefix(f"{job.session} {job.name}")
+        finally:
+            process.terminate()
+
+
+def _status(states, records, started=None):
+    """One line a run, and how long is left; `started` is when the one that runs now did, None at the end."""
+    lines = []
+    for job, state in states.items():
+        if record := records[job]:
+            state = f"{record['metrics']['test_accuracy']:.2%} in {_duration(_seconds(record))}"
+        lines.append(f"{job.session:22} {job.variant} seed {job.seed}: {state}")
+    done = sum(map(bool, records.values()))
+    left = _time_left(states, records, started) if started else "nothing is running"
+    return "\n".join([*lines, "", f"{done} of {len(states)} runs are finished, {left}."])
+
+
+def _time_left(states, records, started):
+    """How long it takes until all runs are finished, from the seconds of those that are and of the published ones."""
+    published = {job.session: notebooks.results(notebooks.SESSIONS / job.session) for job in states}
+    typical = {session: mean(map(_seconds, found)) for session, found in published.items() if found}
+    expected = {job: typical.get(job.session, max(typical.values(), default=60)) for job in states}
+    finished = [job for job in states if records[job]]
+    speed = 1  # that of the machines of the published runs, until one has finished here
+    if finished:
+        speed = sum(_seconds(records[job]) for job in finished) / sum(expected[job] for job in finished)
+    running = next(job for job, state in states.items() if not records[job] and state != "waiting")
+    waiting = sum(expected[job] for job, state in states.items() if not records[job] and state == "waiting")
+    left = waiting * speed + max(0, expected[running] * speed - (time.time() - started))
+    return f"about {_duration(left)} left" + ("" if finished else " at the pace of the published runs")
+
+
+def _seconds(record):
+    """How long a run took."""
+    return (datetime.fromisoformat(record["finished"]) - datetime.fromisoformat(record["started"])).total_seconds()
+
+
+def _duration(seconds):
+    return f"{timedelta(seconds=round(seconds))}"
+
+
+def pack(jobs, path):
+    """Write the finished runs, executed notebooks and weights, into a zip for `course publish`; returns its path."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    with ZipFile(unfinished, "w", ZIP_DEFLATED) as archive:
+        for job in jobs:
+            if job.record():
+                for file in (job.path, job.path.with_suffix(".safetensors")):
+                    archive.write(file, f"{job.session}/{file.name}")
+    os.replace(unfinished, path)
+    return path
