@@ -116,9 +116,9 @@ class ManyLinear(nn.Linear):
     """S fully connected layers, each on its part of the features: (N, S * in) to (N, S * out)."""
 
     def forward(self, x):
-        x = x.unflatten(1, (-1, self.in_features)).transpose(0, 1)  # (S, N, in)
-        weight = self.weight.unflatten(0, (-1, self.out_features))  # (S, out, in)
-        y = (x @ weight.mT).transpose(0, 1).flatten(1)  # (N, S * out)
+        x = x.unflatten(1, (-1, self.in_features)).permute(1, 2, 0)  # (S, in, N)
+        weight = self.weight.unflatten(0, (-1, self.out_features))  # (S, out, in), not turned: its gradient is large
+        y = (weight @ x).permute(2, 0, 1).flatten(1)  # (N, S * out)
         return y if self.bias is None else y + self.bias
 
 
