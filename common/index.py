@@ -47,12 +47,12 @@ def badges():
             f"[![Open in Colab]({COLAB_BADGE})]({_colab_address(path)})"
         )
         first = notebook.cells[0]
-        first.source = _between(first.source, "badges", lines)
+        first.source = between(first.source, "badges", lines)
         cell = find_cell(notebook, "bootstrap")
         cell.source = BOOTSTRAP.format(repository=repository, release=release, name=repository.rsplit("/", 1)[1])
         files[path] = nbformat.writes(notebook) + "\n"
     readme = ROOT / "README.md"
-    return {**files, readme: _between(readme.read_text(encoding="utf-8"), "index", _index())}
+    return {**files, readme: between(readme.read_text(encoding="utf-8"), "index", _index())}
 
 
 def write_badges():
@@ -133,7 +133,7 @@ def journey():
     return figure, "Test accuracy against the number of parameters: " + "; ".join(points) + "."
 
 
-def _between(text, marker, content):
+def between(text, marker, content):
     """Replace what stands between the comments <!-- marker --> and <!-- /marker -->."""
     start, end = f"<!-- {marker} -->", f"<!-- /{marker} -->"
     if text.count(start) != 1 or text.count(end) != 1:

@@ -1,0 +1,154 @@
+"""One training in a process of its own, by one of four loops; prints what it took as JSON. Started by speed.py.
+
+All loops train the same network with the same optimiser, schedule, batch size and changes of the images, and measure
+on the test images after each epoch. They differ in how batches are made and in what the loop does at each step.
+"""
+
+import json
+import resource
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+
+from common import data, model, train, utils
+
+# task: data set, network, batch size, highest rate, changes of the images, accuracy whose time is measured
+TASKS = {
+    "digits": ("digits", model.under_10k, 64, 0.1, data.Augment(crop_padding=2), 0.9),
+    "mnist": ("mnist", model.under_10k, 64, 0.1, data.Augment(crop_padding=2), 0.994),
+    "cifar10": ("cifar10", lambda: model.resnet18(16), 128, 0.2, data.Augment(crop_padding=2, flip=True), 0.88),
+}
+TASKS["cifar10-jpeg75"] = ("folder:cifar10-jpeg75", *TASKS["cifar10"][1:])
+
+
+class Pictures(torch.utils.data.Dataset):
+    """A Split as torchvision's data sets hand it out: one PIL image at a time, changed by `transform`."""
+
+    def __init__(self, split, transform):
+        images = split.images.permute(0, 2, 3, 1)  # (N, H, W, C)
+        self.images = (images[..., 0] if images.shape[3] == 1 else images).numpy()
+        self.labels, self.transform = split.labels.tolist(), transform
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, number):
+        from PIL import Image
+
+        return self.transform(Image.fromarray(self.images[number])), self.labels[number]
+
+
+def data_loaders(dataset, augment, batch_size, workers):
+    """PyTorch's DataLoaders with torchvision's transforms of PIL images, for training and for testing."""
+    from torchvision import transforms
+
+    size = tuple(dataset.train.images.shape[2:])
+    to_tensor = [transforms.ToTensor(), transforms.Normalize(dataset.mean, dataset.std)]
+    changes = [transforms.RandomCrop(size, padding=augment.crop_padding)]
+    changes += [transforms.RandomHorizontalFlip()] if augment.flip else []
+    train_split = Pictures(dataset.train, transforms.Compose([*changes, *to_tensor]))
+    test_split = Pictures(dataset.test, transforms.Compose(to_tensor))
+    options = {"num_workers": workers, "pin_memory": torch.cuda.is_available()}
+    shuffled = torch.utils.data.DataLoader(train_split, batch_size, shuffle=True, **options)
+    return shuffled, torch.utils.data.DataLoader(test_split, 1000, **options)
+
+
+def plain_loop(net, dataset, augment, batch_size, lr, epochs, device, workers):
+    """The loop of the public examples: a DataLoader, and the loss read at every step."""
+    batches, tests = data_loaders(dataset, augment, batch_size, workers)
+    optimizer, schedule = train.one_cycle(net, batches, lr, epochs)
+    rows = []
+    for _ in range(epochs):
+        started, waited, losses = time.perf_counter(), 0.0, 0.0
+        net.train()
+        before = started
+        for images, labels in batches:
+            waited += time.perf_counter() - before
+            images, labels = images.to(device), labels.to(device)
+            optimizer.zero_grad()
+            loss = F.cross_entropy(net(images), labels)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            losses += loss.item()
+            before = time.perf_counter()
+        trained = time.perf_counter()
+        net.eval()
+        right = 0
+        with torch.no_grad():
+            for images, labels in tests:
+                right += (net(images.to(device)).argmax(dim=1) == labels.to(device)).sum().item()
+        row = {"train": trained - started, "data": waited, "eval": time.perf_counter() - trained}
+        rows.append({**row, "accuracy": right / len(dataset.test.labels)})
+    return rows
+
+
+def example(*arguments):
+    """The loop of PyTorch's example for MNIST: images are read by the process that trains."""
+    return plain_loop(*arguments, workers=0)
+
+
+def workers(*arguments):
+    """The loop of usual training scripts for CIFAR: two worker processes prepare images."""
+    return plain_loop(*arguments, workers=2)
+
+
+def lightning(net, dataset, augment, batch_size, lr, epochs, device):
+    """PyTorch Lightning's Trainer on the same DataLoaders with two workers, without logger, bar and checkpoints."""
+    from lightning_module import fit
+
+    batches, tests = data_loaders(dataset, augment, batch_size, workers=2)
+    optimizer, schedule = train.one_cycle(net, batches, lr, epochs)
+    return fit(net, batches, tests, optimizer, schedule, epochs, device)
+
+
+class TimedLoader(data.Loader):
+    """The course's loader, which notes how long it takes to make batches."""
+
+    seconds = 0.0
+
+    def batch(self, chosen):
+        started = time.perf_counter()
+        made = super().batch(chosen)
+        self.seconds += time.perf_counter() - started
+        return made
+
+
+def ours(net, dataset, augment, batch_size, lr, epochs, device):
+    """The course's loader and train.fit()."""
+    options = {"mean": dataset.mean, "std": dataset.std, "device": device}
+    seed = torch.initial_seed()  # the DataLoaders' order depends on it too
+    batches = TimedLoader(dataset.train, batch_size, augment=augment, shuffle=True, seed=seed, **options)
+    tests = data.Loader(dataset.test, 1000, **options)
+    optimizer, schedule = train.one_cycle(net, batches, lr, epochs)
+    history = train.fit(net, batches, tests, optimizer, epochs=epochs, schedule=schedule, log=lambda line: None)
+    seconds = {**history.seconds, "data": batches.seconds}
+    mean = {name: value / epochs for name, value in seconds.items()}  # fit() adds its seconds up over the epochs
+    return [{**mean, "accuracy": accuracy} for accuracy in history["test_accuracy"]]
+
+
+def main(loop, task, seed, epochs, images, threads, spawned):
+    """Train once and print the result; `images` limits the training images, 0 takes all; `spawned` is the clock."""
+    torch.set_num_threads(threads)
+    name, build, batch_size, lr, augment, target = TASKS[task]
+    dataset = data.load(name)
+    if images:
+        few = [data.Split(split.images[:images], split.labels[:images]) for split in (dataset.train, dataset.test)]
+        dataset = data.with_splits(dataset, *few, dataset.classes)
+    device = utils.choose_device()
+    utils.set_seed(seed)
+    net = build().to(device)
+    startup = time.time() - spawned
+    rows = globals()[loop](net, dataset, augment, batch_size, lr, epochs, device)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # MiB; Linux counts in KiB
+    reached = [number for number, row in enumerate(rows, 1) if row["accuracy"] >= target]
+    to_target = sum(row["train"] for row in rows[: reached[0]]) if reached else None
+    result = {"loop": loop, "seed": seed, "startup": startup, "memory": memory, "target": target}
+    result |= {"to_target": to_target, "accuracy": rows[-1]["accuracy"], "epochs": rows}
+    print(json.dumps({**result, "dataset": dataset.name, "device": utils.device_name(device)}))
+
+
+if __name__ == "__main__":
+    main(**json.loads(sys.argv[1]))
