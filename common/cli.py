@@ -6,6 +6,7 @@ import fcntl
 import math
 import os
 import re
+import shutil
 import signal
 import statistics
 import subprocess
@@ -202,11 +203,18 @@ def execute(source, values, name, time_limit):
         if process.returncode:
             raise RunError(f"{name} failed: {reason(partial, log)} {where}")
         record = notebooks.read_record(notebooks.read_notebook(partial), partial.name)
-        os.replace(weights, done.with_suffix(".safetensors"))
-        os.replace(partial, done.with_suffix(".ipynb"))
+        move(weights, done.with_name(weights.name))
+        move(partial, done.with_name(partial.name))
         for finished in checkpoint.parent.glob(f"{checkpoint.name}*"):
             finished.unlink()
     print(f"{name}: test accuracy {record['metrics']['test_accuracy']:.2%}, runs/{name}.ipynb")
+
+
+def move(source, target):
+    """Move a file in one step, to another disk too: there is never half of it."""
+    unfinished = target.with_name(f"{target.name}.unfinished")
+    shutil.move(source, unfinished)
+    os.replace(unfinished, target)
 
 
 @contextlib.contextmanager

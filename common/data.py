@@ -260,7 +260,7 @@ def fetch_mnist(root):
             with _turn(folder):
                 if not path.exists():  # another process may have fetched it meanwhile
                     archive = _download(f"{name}.gz", MNIST_MIRRORS, md5, folder)
-                    with _atomic(path) as unfinished, _readable(archive), gzip.open(archive) as source:
+                    with _readable(archive), _atomic(path) as unfinished, gzip.open(archive) as source:
                         unfinished.write_bytes(source.read())
                     archive.unlink()
         if hash_files([path]) != sha256:
@@ -283,7 +283,7 @@ def fetch_cifar10(root):
     if not folder.exists():
         with _turn(root):
             if not folder.exists():
-                with _atomic(folder) as unfinished, _readable(archive), tarfile.open(archive) as source:
+                with _readable(archive), _atomic(folder) as unfinished, tarfile.open(archive) as source:
                     source.extractall(unfinished.parent, filter="data")  # it holds one folder, named like this one
     return archive
 
@@ -326,8 +326,8 @@ def _readable(archive):
     """Raise DataError where an archive cannot be unpacked."""
     try:
         yield
-    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise DataError(f"{archive} cannot be unpacked: {error}. Delete it and try again.") from None
+    except (tarfile.TarError, OSError, zlib.error, EOFError) as error:
+        raise DataError(f"{archive} cannot be unpacked ({error}): make room, or delete it and try again.") from None
 
 
 @contextmanager
