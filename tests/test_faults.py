@@ -216,7 +216,7 @@ def test_publishing_that_is_killed_leaves_whole_files_and_is_repeated(executed, 
     old = contents(page)
     process = executed.start("publish", *paths, "--to", page)
     while process.poll() is None and not list(page.glob(".publish-*")):
-        pass
+        time.sleep(0.002)
     process.send_signal(number)
     process.communicate(timeout=60)
     killed = {name: content for name, content in contents(page).items() if ".publish-" not in str(name)}

@@ -553,7 +553,7 @@ def test_labels_must_be_those_of_classes(labels, images):
     if labels and len(labels) == images and set(labels) <= {0, 1}:
         assert data.with_splits(dataset, split, split, ("a", "b")).train is split
     else:
-        with pytest.raises(data.DataError, match="(?i)label"):
+        with pytest.raises(data.DataError, match=r"(?i)label"):
             data.with_splits(dataset, split, split, ("a", "b"))
 
 
