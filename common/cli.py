@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import fcntl
 import math
 import os
@@ -264,6 +265,8 @@ def reason(partial, log):
             for output in cell.get("outputs", []):
                 if output.output_type == "error":
                     return f"in the cell {cell.id!r}, {output.ename}: {output.evalue}."
+    if shutil.disk_usage(log.parent).free < 1_000_000:  # then neither notebook nor log could say it
+        return f"{os.strerror(errno.ENOSPC)}, in {log.parent.relative_to(ROOT)}."
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     return next((line for line in reversed(lines) if line.strip()), "no output") + "."
 

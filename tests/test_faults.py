@@ -78,7 +78,7 @@ def test_a_run_on_a_full_disk_fails_and_the_next_one_goes_on(own_course, disk):
     runs.mkdir(parents=True)
     (runs / "A-seed-0.ipynb").write_text("of an earlier run")
     before = contents(runs)
-    disk(logs, "size=1m")
+    disk(logs, "size=5m")
     (own_course.root / "trouble").touch()
     assert refused(own_course("run", "s99"), "No space left on device")
     assert contents(runs) == before
