@@ -247,7 +247,9 @@ def test_two_publish_at_once_one_after_the_other(executed, paths, page):
 def test_a_download_to_a_full_disk_leaves_nothing_by_half(tmp_path, serve, mnist, monkeypatch, disk, size):  # noqa: F811
     monkeypatch.setattr(data, "MNIST_MIRRORS", [serve(mnist)])
     disk(tmp_path / "data", f"size={size}k")
-    with pytest.raises(data.DataError, match=r"(could not be downloaded|cannot be unpacked).*No space left on device"):
+    with pytest.raises(
+        data.DataError, match=r"(?s)(could not be downloaded|cannot be unpacked).*No space left on device"
+    ):
         data.load("mnist", tmp_path / "data")
     finished = [name for name in left_over(tmp_path / "data") if not name.endswith(".gz")]
     for name in finished:
