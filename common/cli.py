@@ -2,9 +2,12 @@
 
 import argparse
 import contextlib
+import errno
 import fcntl
+import math
 import os
 import re
+import shutil
 import signal
 import statistics
 import subprocess
@@ -21,6 +24,7 @@ from common.record import WHERE, ParameterError, check_installation, check_param
 ROOT = notebooks.ROOT
 # `python -m papermill`, with what common/__init__.py does for its start
 PAPERMILL = [sys.executable, "-c", "import common; from papermill.__main__ import papermill; papermill()"]
+SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
 
 class UsageError(Exception):
@@ -38,7 +42,7 @@ class RunError(Exception):
 def main(arguments=None):
     """Entry point: exit code 0, 1 where the work failed, 2 where the command was wrong."""
     options = parse_arguments(arguments)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, raise_stopped)
     try:
         options.command(options)
@@ -52,6 +56,8 @@ def main(arguments=None):
 
 
 def raise_stopped(*_):
+    for number in SIGNALS:  # the first one counts: impatience must not keep the kernel from being stopped too
+        signal.signal(number, signal.SIG_IGN)
     raise StoppedError("stopped; the same command goes on from the last finished epoch.")
 
 
@@ -65,7 +71,7 @@ def parse_arguments(arguments):
     command.add_argument("--profile", choices=["quick", "full"], default="full")
     command.add_argument("--seed", metavar="K", help="the same as -p seed K")
     command.add_argument(
-        "--time-limit", type=float, default=12, metavar="HOURS", help="for the whole run, 12 if not given"
+        "--time-limit", type=hours, default=12, metavar="HOURS", help="for the whole run, 12 if not given"
     )
     command.set_defaults(command=run)
 
@@ -104,6 +110,14 @@ def parse_arguments(arguments):
     command.add_argument("session", help="its name or the beginning of it, such as s06")
     command.set_defaults(command=list_parameters)
     return parser.parse_args(arguments)
+
+
+def hours(text):
+    """A time limit from the command line."""
+    value = float(text)
+    if not 0 < value < math.inf:  # with NaN there would be no limit at all
+        raise ValueError
+    return value
 
 
 def find_session(name):
@@ -146,7 +160,13 @@ def profile_parameters(source, schema, profile):
     if profile == "full":
         return {}
     path = source.parent / "quick.yaml"
-    return check_parameters(schema, yaml.safe_load(path.read_text(encoding="utf-8")))
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError) as error:
+        raise UsageError(f"{path} is no YAML: {notebooks.first_line(error)}") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} must have lines like name: value.")
+    return check_parameters(schema, values)
 
 
 def run_name(values, chosen):
@@ -186,11 +206,18 @@ def execute(source, values, name, time_limit):
         if process.returncode:
             raise RunError(f"{name} failed: {reason(partial, log)} {where}")
         record = notebooks.read_record(notebooks.read_notebook(partial), partial.name)
-        os.replace(weights, done.with_suffix(".safetensors"))
-        os.replace(partial, done.with_suffix(".ipynb"))
+        move(weights, done.with_name(weights.name))
+        move(partial, done.with_name(partial.name))
         for finished in checkpoint.parent.glob(f"{checkpoint.name}*"):
             finished.unlink()
     print(f"{name}: test accuracy {record['metrics']['test_accuracy']:.2%}, runs/{name}.ipynb")
+
+
+def move(source, target):
+    """Move a file in one step, to another disk too: there is never half of it."""
+    unfinished = target.with_name(f"{target.name}.unfinished")
+    shutil.move(source, unfinished)
+    os.replace(unfinished, target)
 
 
 @contextlib.contextmanager
@@ -235,11 +262,13 @@ def stop(process):
 
 def reason(partial, log):
     """Why a notebook failed, in a sentence: its last error, else the last line of the log."""
-    if partial.exists():
+    with contextlib.suppress(notebooks.PublishError):  # there may be none, or half of one
         for cell in notebooks.read_notebook(partial).cells:
             for output in cell.get("outputs", []):
                 if output.output_type == "error":
                     return f"in the cell {cell.id!r}, {output.ename}: {output.evalue}."
+    if shutil.disk_usage(log.parent).free < 1_000_000:  # then neither notebook nor log could say it
+        return f"{os.strerror(errno.ENOSPC)}, in {log.parent.relative_to(ROOT)}."
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     return next((line for line in reversed(lines) if line.strip()), "no output") + "."
 
@@ -324,7 +353,10 @@ def run_compare(options):
         from common.plots import distributions
 
         figure, _ = distributions({names[0]: before, names[1]: after})
-        figure.savefig(options.plot)
+        try:
+            figure.savefig(options.plot)
+        except ValueError as error:  # an ending that is no format
+            raise UsageError(str(error)) from None
 
 
 def accuracies(name):

@@ -4,9 +4,9 @@ import gzip
 import hashlib
 import math
 import os
-import shutil
 import tarfile
 import tempfile
+import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,7 +75,18 @@ def hold_out(split, count=5000):
 
 def with_splits(dataset, train, test, classes):
     """The data set with other splits, such as new labels; its mean and standard deviation stay."""
+    _check_labels(train, test, classes)
     return replace(dataset, train=train, test=test, classes=tuple(classes))
+
+
+def _check_labels(train, test, classes):
+    """Raise DataError unless there are images in both splits, each with a label that is the number of a class."""
+    for name, (images, labels) in (("training", train), ("test", test)):
+        if not len(images) == len(labels) > 0:
+            raise DataError(f"There are {len(images)} {name} images with {len(labels)} labels; each must have its own.")
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= len(classes):
+            raise DataError(f"Labels of {name} images are from {low} to {high}, there are {len(classes)} classes.")
 
 
 def zero_one_or_neither(dataset, classes=3):
@@ -102,12 +113,15 @@ def normalise(dataset, images):
 
 def _dataset(name, train, test, classes, sha256):
     """Put a data set together; the pixel statistics are those of its training images."""
+    _check_labels(train, test, classes)
     pixels = train.images.transpose(0, 1).flatten(1)  # (C, N * H * W)
     histogram = torch.stack([torch.bincount(channel, minlength=256) for channel in pixels]).double()  # (C, 256)
     histogram /= histogram.sum(1, keepdim=True)
     values = torch.arange(256).double() / 255
     mean = histogram @ values
-    std = (histogram @ values**2 - mean**2).sqrt()
+    std = (histogram @ values**2 - mean**2).clamp(min=0).sqrt()
+    if std.min() < 1e-6:
+        raise DataError(f"{name}: all pixels of a colour channel are the same, so there is nothing to learn from it.")
     return Dataset(name, train, test, tuple(classes), tuple(mean.tolist()), tuple(std.tolist()), sha256)
 
 
@@ -179,17 +193,26 @@ def _load_folder(folder):
             images[number] = image
         splits.append(Split(images, torch.tensor(part.targets)))
     title = folder / "name.txt"
-    name = title.read_text(encoding="utf-8").strip() if title.exists() else folder.name
+    try:
+        name = title.read_text(encoding="utf-8").strip() if title.exists() else folder.name
+    except ValueError:
+        raise DataError(f"{title} is not text in UTF-8.") from None
     return _dataset(name, *splits, train.classes, hash_files(path for part in parts for path, _ in part.samples))
 
 
 def _read_image(datasets, path):
+    from PIL import Image
     from torchvision.transforms.functional import pil_to_tensor
 
     try:
-        return pil_to_tensor(datasets.folder.pil_loader(path))  # uint8 (3, H, W)
+        with Image.open(path) as image:
+            mode = image.mode
+        image = pil_to_tensor(datasets.folder.pil_loader(path))  # uint8 (3, H, W)
     except Exception as error:  # Pillow raises what its many decoders raise
         raise DataError(f"{path} is not a readable image: {error}.") from None
+    if mode[0] in "IF":  # 16 or 32 bits: Pillow would cut off all that is brighter than 255
+        raise DataError(f"{path} has pixels of mode {mode}, expected 8 bits a channel.")
+    return image
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -237,8 +260,8 @@ def fetch_mnist(root):
             with _turn(folder):
                 if not path.exists():  # another process may have fetched it meanwhile
                     archive = _download(f"{name}.gz", MNIST_MIRRORS, md5, folder)
-                    with _atomic(path) as unfinished, gzip.open(archive) as source, open(unfinished, "wb") as target:
-                        shutil.copyfileobj(source, target)
+                    with _readable(archive), _atomic(path) as unfinished, gzip.open(archive) as source:
+                        unfinished.write_bytes(source.read())
                     archive.unlink()
         if hash_files([path]) != sha256:
             raise DataError(f"{path} is damaged: expected SHA-256 {sha256}. Delete it and load MNIST again.")
@@ -260,7 +283,7 @@ def fetch_cifar10(root):
     if not folder.exists():
         with _turn(root):
             if not folder.exists():
-                with _atomic(folder) as unfinished, tarfile.open(archive) as source:
+                with _readable(archive), _atomic(folder) as unfinished, tarfile.open(archive) as source:
                     source.extractall(unfinished.parent, filter="data")  # it holds one folder, named like this one
     return archive
 
@@ -296,6 +319,15 @@ def _turn(folder):
         raise DataError(f"Cannot write to {folder} ({error}): choose another folder with COURSE_DATA.") from None
     with lock:
         yield
+
+
+@contextmanager
+def _readable(archive):
+    """Raise DataError where an archive cannot be unpacked."""
+    try:
+        yield
+    except (tarfile.TarError, OSError, zlib.error, EOFError) as error:
+        raise DataError(f"{archive} cannot be unpacked ({error}): make room, or delete it and try again.") from None
 
 
 @contextmanager

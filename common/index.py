@@ -6,8 +6,8 @@ import tomllib
 import nbformat
 
 from common.notebooks import ROOT, RUN_ALL, PublishError, find_cell, read_notebook, results, sessions
-from common.page import page_title, percent, summary
-from common.publish import write_files
+from common.page import escape_markdown, page_title, percent, summary
+from common.publish import turn, write_files
 
 BOOTSTRAP = """\
 # Find the course's code; where this notebook stands alone, as in Colab, fetch it.
@@ -55,6 +55,7 @@ def badges():
     return {**files, readme: between(readme.read_text(encoding="utf-8"), "index", _index())}
 
 
+@turn()
 def write_badges():
     """Write badges and bootstrap cells, the index and its picture."""
     for path, text in badges().items():
@@ -94,7 +95,7 @@ def _index():
             head = summary(source, source, records)["head"]
             epoch = head["seconds"] / len(records[0]["history"])
             row[2:5] = f"{head['parameters']:,}", str(head["field"]), f"{percent(head)} (n = {head['n']})"
-            row[6] = f"{epoch:.2g} s, {head['device']}"
+            row[6] = f"{epoch:.2g} s, {escape_markdown(head['device'])}"
         lines.append(f"| {' | '.join(row)} |")
     lines += ["", f"All of it in one go, on a GPU: [![Open in Colab]({COLAB_BADGE})]({_colab_address(RUN_ALL)})"]
     if heads():

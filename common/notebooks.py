@@ -5,9 +5,10 @@ import hashlib
 import json
 from pathlib import Path
 
-import nbformat
+import jsonschema
+import nbformat.reader
 
-from common.record import KEYS, MIME, SCHEMA, lesson_hashes, read_schema
+from common.record import KEYS, MIME, SCHEMA, finite, lesson_hashes, read_schema
 
 ROOT = Path(__file__).resolve().parent.parent
 SESSIONS = ROOT / "sessions"
@@ -24,9 +25,16 @@ class PublishError(Exception):
 def read_notebook(path):
     """Read a notebook; raise PublishError if it is none."""
     try:
-        return nbformat.read(path, as_version=4)
-    except (OSError, ValueError, AttributeError, KeyError, nbformat.ValidationError) as error:
-        raise PublishError(f"{path} is not a readable notebook: {str(error).splitlines()[0]}") from None
+        notebook = nbformat.reader.reads(Path(path).read_text(encoding="utf-8"))
+        nbformat.validate(notebook, version=4)
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, nbformat.ValidationError) as error:
+        raise PublishError(f"{path} is not a readable notebook: {first_line(error)}") from None
+    return notebook
+
+
+def first_line(error):
+    """What an error says, in one line that is not too long."""
+    return next(iter(str(error).splitlines()), type(error).__name__)[:300]
 
 
 def tags(cell):
@@ -48,9 +56,16 @@ def schema_of(notebook):
 
 def source_digest(notebook):
     """SHA-256 of the code that decides the results, without comments and layout."""
-    deciding = [cell.source for cell in notebook.cells if cell.cell_type == "code" and not tags(cell) & NOT_DECIDING]
-    code = "\n".join(ast.unparse(ast.parse(source)) for source in deciding)
-    return hashlib.sha256(code.encode()).hexdigest()
+    deciding = [cell for cell in notebook.cells if cell.cell_type == "code" and not tags(cell) & NOT_DECIDING]
+    return hashlib.sha256("\n".join(map(_plain_code, deciding)).encode()).hexdigest()
+
+
+def _plain_code(cell):
+    """The code of a cell without comments and layout; raises PublishError where it is not Python."""
+    try:
+        return ast.unparse(ast.parse(cell.source))
+    except (SyntaxError, ValueError) as error:
+        raise PublishError(f"The cell {cell.get('id')!r} is not plain Python: {first_line(error)}.") from None
 
 
 def run_digest(session, profile):
@@ -74,9 +89,71 @@ def read_record(notebook, name):
             break
     else:
         raise PublishError(f"{name} has no record: it was not executed to its end.")
-    if record.get("schema") != SCHEMA or set(record) != set(KEYS):
-        raise PublishError(f"{name} has a record of another form (schema {record.get('schema')}): execute it again.")
+    check_record(record, name)
     return {**record, "source_sha256": source_digest(notebook)}
+
+
+TEXT = {"type": "string"}
+NAME = {"type": "string", "pattern": r"^[\w.-]+\Z"}
+WORD = {"pattern": r"^\w+\Z"}  # of a key that a page shows
+HASH = {"type": "string", "pattern": r"^[0-9a-f]+\Z"}
+COUNT = {"type": "integer", "minimum": 1}
+FRACTION = {"type": "number", "minimum": 0, "maximum": 1}
+SECONDS = {"type": "number", "minimum": 0}
+MEASURES = {
+    "type": "object",
+    "propertyNames": WORD,
+    "properties": {
+        **{"part": TEXT, "parameters": COUNT, "receptive_field": COUNT, "seconds": SECONDS, "target": FRACTION},
+        **dict.fromkeys(["group", "targets", "device"], False),  # a page gives these names to something else
+    },
+    "patternProperties": {"_accuracy\\Z": FRACTION},
+    "required": ["test_accuracy"],
+}
+# The form of a record as a JSON Schema: all that a page relies on.
+FORM = {
+    "type": "object",
+    "required": list(KEYS),
+    "propertyNames": {"enum": [*KEYS, "source_sha256"]},
+    "properties": {
+        **{"schema": {"const": SCHEMA}, "session": NAME, "profile": {"enum": ["full", "quick"]}, "variant": TEXT},
+        **{"seed": {"type": "integer"}, "device": TEXT, "threads": COUNT, "started": TEXT, "finished": TEXT},
+        "params": {
+            "type": "object",
+            "additionalProperties": {"type": ["string", "number", "boolean"]},
+            "patternProperties": {"(_|^)target\\Z": FRACTION},
+            "required": ["target"],
+        },
+        "dataset": {
+            "type": "object",
+            "properties": {"name": TEXT, "train": COUNT, "test": COUNT, "sha256": HASH},
+            "required": ["name", "train", "test", "sha256"],
+        },
+        "versions": {"type": "object", "additionalProperties": TEXT},
+        "common_sha256": {"type": "object", "propertyNames": NAME, "additionalProperties": HASH},
+        "seconds": {"type": "object", "propertyNames": WORD, "additionalProperties": SECONDS, "required": ["train"]},
+        "history": {"type": "array", "minItems": 1, "items": {"type": "object"}},
+        "metrics": {
+            **MEASURES,
+            "properties": {**MEASURES["properties"], "parts": {"type": "array", "items": MEASURES}},
+            "required": ["test_accuracy", "parameters"],
+        },
+        "weights": {
+            "type": ["object", "null"],
+            "properties": {"file": NAME, "bytes": COUNT, "sha256": HASH},
+            "required": ["file", "sha256"],
+        },
+        "source_sha256": HASH,
+    },
+}
+
+
+def check_record(record, name):
+    """Raise PublishError if this is not a record of a run; `name` is how to call it in the error."""
+    error = next(jsonschema.Draft202012Validator(FORM).iter_errors(record), None)
+    why = f"{error.json_path}: {first_line(error.message)}" if error else "a number is not finite"
+    if error or finite(record) != record:
+        raise PublishError(f"{name} has a record of another form ({why}): execute it again.")
 
 
 def sessions():
@@ -87,13 +164,28 @@ def sessions():
 def results(folder):
     """The records in a folder's results.json; an empty list where nothing was published."""
     path = folder / "results.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    records = _read_json(path, list, [])
+    for record in records:
+        check_record(record, path)
+    return records
 
 
 def verification(folder):
     """What `course verify --note` wrote down last, or None."""
-    path = folder / "verified.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return _read_json(folder / "verified.json", dict, None)
+
+
+def _read_json(path, form, default):
+    """What a published file says; raises PublishError where it is damaged."""
+    if not path.exists():
+        return default
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise PublishError(f"{path} is damaged: {first_line(error)}.") from None
+    if not isinstance(content, form):
+        raise PublishError(f"{path} is damaged: it is no JSON {form.__name__}.")
+    return content
 
 
 def runs(source):

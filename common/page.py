@@ -4,11 +4,12 @@ import copy
 import html
 import itertools
 import re
+import shlex
 import statistics
 from pathlib import Path
 
 from common.compare import difference
-from common.notebooks import committed, read_notebook, results, run_of, schema_of, tags
+from common.notebooks import PublishError, committed, first_line, read_notebook, results, run_of, schema_of, tags
 
 
 def render(source, executed, records, verified=None):
@@ -23,19 +24,23 @@ def render(source, executed, records, verified=None):
     page = copy.deepcopy(source)
     page.cells = [cell for cell in page.cells if not tags(cell) & {"bootstrap", "record"}]
     page.cells[0].source = page.cells[0].source.replace(source_title(source), page_title(source, records), 1)
-    outputs = {cell.id: cell.outputs for cell in executed.cells if cell.cell_type == "code"}
+    # Colab keeps the id of a cell in its metadata.
+    outputs = {cell.get("id", cell.metadata.get("id")): cell.get("outputs", []) for cell in executed.cells}
     for cell in page.cells:
         if cell.cell_type == "code":
-            cell.outputs = [output for output in outputs.get(cell.id, []) if output.get("name") != "stderr"]
+            cell.outputs = [harmless(output) for output in outputs.get(cell.id, []) if output.get("name") != "stderr"]
     config = Config()
     config.CoalesceStreamsPreprocessor.enabled = True
     exporter = MarkdownExporter(
         raw_template=(Path(__file__).parent / "readme.md.j2").read_text(encoding="utf-8"),
-        filters={"escape_markdown": escape_markdown},
+        filters={"escape_markdown": escape_markdown, "code": code, "fence": fence},
         config=config,
     )
     resources = {"output_files_dir": "images", "course": {**summary(source, page, records), "verified": verified}}
-    text, resources = exporter.from_notebook_node(page, resources)
+    try:
+        text, resources = exporter.from_notebook_node(page, resources)
+    except ValueError as error:  # two images with one name, or one that is not in base64
+        raise PublishError(f"An image of the notebook cannot be written: {first_line(error)}") from None
     parts = re.split(r"(^```.*?^```$)", text, flags=re.MULTILINE | re.DOTALL)  # code keeps its blank lines
     text = "".join(part if part.startswith("```") else re.sub(r"\n{3,}", "\n\n", part) for part in parts).strip() + "\n"
     return {"README.md": text, **resources["outputs"]}
@@ -56,6 +61,8 @@ def page_title(source, records):
 def summary(source, page, records):
     """What the template shows besides the notebook."""
     results = [result for record in records for result in _results(record)]
+    if len({frozenset(key for key in result if key.endswith("_accuracy")) for result in results}) > 1:
+        raise PublishError(f"The runs of {records[0]['session']} do not all measure the same accuracies.")
     groups = [
         _group(name, [result for result in results if result["group"] == name])
         for name in dict.fromkeys(result["group"] for result in results)
@@ -175,7 +182,8 @@ def _changed(source, records):
 
 def _command(record, schema):
     """The command that repeats a run."""
-    params = [(name, value) for name, value in record["params"].items() if value != schema[name]["default"]]
+    known = [(name, value) for name, value in record["params"].items() if name in schema]
+    params = [(name, shlex.quote(str(value))) for name, value in known if value != schema[name]["default"]]
     options = [f" -p {name} {value}" for name, value in params if name not in ("profile", "seed")]
     threads = f"OMP_NUM_THREADS={record['threads']} " if record["device"] == "CPU" else ""
     profile = f" --profile {record['profile']}" if record["profile"] != "full" else ""
@@ -196,7 +204,46 @@ def _anchor(heading):
 def escape_markdown(value):
     """Text from a record or an image as plain text in Markdown: no HTML, link, table or code comes alive."""
     text = html.escape(" ".join(str(value).split()), quote=False)
-    return re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", text)
+    return _without_addresses(re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", text))
+
+
+def _without_addresses(text):
+    """GitHub makes a link of a bare address; with entities it is only shown."""
+    return re.sub(r"(?i)(www)\.", r"\1&#46;", text.replace("://", "&#58;//"))
+
+
+def code(value):
+    """Text as code within a line or a table's cell, whatever it holds."""
+    text = " ".join(str(value).split())
+    return f"<code>{escape_markdown(text)}</code>" if re.search("[`|]", text) else f"`{text}`"
+
+
+def fence(text):
+    """What to put before and after lines of text so that they are code: longer than any such line in them."""
+    return "`" * max([3, *(len(ticks) + 1 for ticks in re.findall("`{3,}", text))])
+
+
+SHOWN = ("text/markdown", "image/png", "text/plain")
+
+
+def harmless(output):
+    """A cell's output as a page may show it: text, tables and images; tags, links and addresses do not come alive."""
+    if "data" not in output:
+        return output
+    name, alt = output.metadata.get("filename", ""), output.metadata.get("alt", "")
+    if not re.fullmatch(r"[\w.-]*", str(name)):
+        raise PublishError(f"An image of the notebook has the name {name!r}: take letters, digits, dots and dashes.")
+    output = copy.deepcopy(output)
+    output.metadata = type(output.metadata)(filename=str(name), alt=str(alt))
+    output.data = type(output.data)({mime: output.data[mime] for mime in SHOWN if mime in output.data})
+    if "text/markdown" in output.data:
+        text = re.sub(r"<|\[|`{3,}|~{3,}", _entities, output.data["text/markdown"])
+        output.data["text/markdown"] = _without_addresses(text)
+    return output
+
+
+def _entities(match):
+    return "".join(f"&#{ord(character)};" for character in match[0])
 
 
 def overview(folders):

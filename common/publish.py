@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import tempfile
 import zlib
 from collections import Counter
@@ -11,8 +12,11 @@ from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
 import nbformat
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
 
 from common.notebooks import (
+    ROOT,
     SESSIONS,
     PublishError,
     committed,
@@ -26,9 +30,19 @@ from common.notebooks import (
     verification,
 )
 from common.page import render
-from common.record import MIME, WHERE, find_parameters, hash_file, record_line
+from common.record import MIME, WHERE, ParameterError, check_parameters, find_parameters, hash_file, record_line
 
 
+@contextmanager
+def turn():
+    """Let one process at a time change what is published; the others wait."""
+    lock = ROOT / "logs" / "publish.lock"
+    lock.parent.mkdir(exist_ok=True)
+    with FileLock(lock):
+        yield
+
+
+@turn()
 def publish(paths, folder=None):
     """Publish executed notebooks, all runs of one session, and return the folder: by default sessions/<session>.
 
@@ -57,6 +71,7 @@ def publish(paths, folder=None):
         weights = shown.with_suffix(".safetensors")
         if not weights.exists() or hash_file(weights) != records[shown]["weights"]["sha256"]:
             raise PublishError(f"{weights} is not there or not the file that {shown.name} wrote.")
+        _check_weights(weights)
         if committed(records[shown]):
             files["weights.safetensors"] = weights.read_bytes()
     _write_page(folder, files)
@@ -86,6 +101,7 @@ def unpacked(path):
         yield sorted(Path(temporary).iterdir())
 
 
+@turn()
 def rerender(session):
     """Make a published README again, from its executed notebook and results, with today's prose."""
     folder = SESSIONS / session
@@ -105,6 +121,7 @@ def _check(source, records, paths, published):
             raise PublishError(f"{path} was executed from other code than session.ipynb has today: execute it again.")
         if not set(record["params"]) <= names:
             raise PublishError(f"{path} has parameters that session.ipynb does not have: execute it again.")
+        _check_values(source, record["params"], path)
         if published and record["profile"] != "full":
             raise PublishError(f"{path} is a run of the quick profile; published are runs of the full one.")
         if _recipe(record) != _recipe(records[0]):
@@ -119,12 +136,32 @@ def _check(source, records, paths, published):
 def _check_evidence(notebook, record, path):
     """Raise PublishError where the record is not the one that the notebook wrote, or says something else than it."""
     output = next(output for output in find_cell(notebook, "record").outputs if MIME in output.get("data", {}))
-    if "".join(output.data["text/plain"]) != record_line(output.data[MIME]):
+    if output.data.get("text/plain") != record_line(output.data[MIME]):
         raise PublishError(f"{path}: the record was changed after the run: its checksum is another one.")
+    if any(item.output_type == "error" for cell in notebook.cells for item in cell.get("outputs", [])):
+        raise PublishError(f"{path}: a cell ended with an error.")
     sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     parameters = {name: value for name, value in find_parameters(sources).items() if name not in WHERE}
-    if parameters != record["params"]:
+    named = {name: record[name] for name in ("profile", "variant", "seed")}
+    if parameters != record["params"] or parameters != parameters | named:
         raise PublishError(f"{path}: the record has other parameters than the notebook.")
+
+
+def _check_values(source, params, path):
+    """Raise PublishError where a value of a parameter is one that the session's source does not allow."""
+    try:
+        check_parameters(schema_of(source), params)
+    except ParameterError as error:
+        raise PublishError(f"{path}: {error}") from None
+
+
+def _check_weights(path):
+    """Raise PublishError if this is not a file of tensors and nothing else, such as a pickle with another name."""
+    try:
+        with safe_open(path, framework="np"):
+            pass
+    except SafetensorError as error:
+        raise PublishError(f"{path} is no safetensors file: {error}.") from None
 
 
 def _recipe(record):
@@ -156,6 +193,8 @@ def write_files(folder, files):
 
 def _write_page(folder, files):
     """Write a session's page, and delete the images that it does not show any more."""
+    for unfinished in folder.glob(".publish-*"):  # of a process that was killed: it is our turn, so nobody writes there
+        shutil.rmtree(unfinished)
     write_files(folder, files)
     for image in (folder / "images").glob("*"):
         if f"images/{image.name}" not in files:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import sys
 import time
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -46,18 +47,21 @@ def read_schema(source):
         match = re.match(r"(\w+) = (.+?)\s+#\s?@param (.+)$", line)
         try:
             name, default, form = match[1], ast.literal_eval(match[2]), json.loads(match[3])
-        except (TypeError, ValueError, SyntaxError):
+            rule = {"type": "string", "choices": form} if isinstance(form, list) else dict(form)
+            known = rule["type"] in PYTHON_TYPES
+            limits = [float(rule[limit]) for limit in ("min", "max") if limit in rule]
+        except (TypeError, ValueError, SyntaxError, KeyError):
+            known, limits = False, []
+        if not known or not all(map(math.isfinite, limits)):
             form = 'name = value  # @param {"type": "number"}'
-            raise ParameterError(f"This line must have a plain value and the form {form}: {line}") from None
-        if isinstance(form, list):
-            form = {"type": "string", "choices": form}
-        schema[name] = {"default": default, **form}
+            raise ParameterError(f"This line must have a plain value and the form {form}: {line}")
+        schema[name] = {"default": default, **rule}
     return schema
 
 
 def check_parameters(schema, values):
     """Return `values` with whole numbers as floats where a number is asked for; raise ParameterError for a bad one."""
-    unknown = sorted(set(values) - set(schema))
+    unknown = sorted(str(name) for name in values if name not in schema)
     if unknown:
         raise ParameterError(f"There is no parameter {', '.join(unknown)}. There are:\n{describe(schema)}")
     return {name: _check(name, schema[name], value) for name, value in values.items()}
@@ -71,14 +75,12 @@ def _check(name, rule, value):
         if rule["type"] == "number" and isinstance(value, str) and re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", value):
             hint = f": YAML reads {value} as text, write it with a point, as in 1.0e-3"
         raise ParameterError(f"{name} must be {_article(rule['type'])}, not {value!r}{hint}.")
-    if rule["type"] == "number":
-        value = float(value)
     if "choices" in rule and value not in rule["choices"]:
         raise ParameterError(f"{name} must be one of {', '.join(map(repr, rule['choices']))}, not {value!r}.")
     low, high = rule.get("min", -math.inf), rule.get("max", math.inf)
-    if expected not in (str, bool) and not (low <= value <= high and math.isfinite(value)):
+    if expected not in (str, bool) and not (low <= value <= high and abs(value) <= sys.float_info.max):
         raise ParameterError(f"{name} must be from {low} to {high}, not {value!r}.")
-    return value
+    return float(value) if rule["type"] == "number" else value
 
 
 def _article(word):
@@ -111,7 +113,7 @@ def find_parameters(inputs):
     values = {name: rule["default"] for name, rule in schema.items()}
     for source in inputs[position + 1 :]:
         if source.startswith("# Parameters"):  # how papermill begins the cell that it adds
-            values |= {node.targets[0].id: _plain(node.value) for node in ast.parse(source).body}
+            values |= _assignments(source)
     return check_parameters(schema, values)
 
 
@@ -125,11 +127,22 @@ def find_variables(session, namespace):
     return check_parameters(schema, {name: namespace[name] for name in schema})
 
 
+def _assignments(source):
+    """What a cell of nothing but assignments to names assigns, {name: value}."""
+    try:
+        nodes = ast.parse(source).body
+    except (SyntaxError, ValueError):
+        nodes = [None]
+    if not all(isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) for node in nodes):
+        raise ParameterError("The cell that begins with # Parameters must have lines like name = value only.")
+    return {node.targets[0].id: _plain(node.value) for node in nodes}
+
+
 def _plain(node):
     """The value of a literal; of anything else, such as float("nan"), its text: no check lets it pass."""
     try:
         return ast.literal_eval(node)
-    except ValueError:
+    except (ValueError, TypeError):
         return ast.unparse(node)
 
 
@@ -249,12 +262,12 @@ def _as_floats(value):
 
 
 def finite(value):
-    """The same structure of dicts, lists and numbers with null for what JSON cannot say: infinities and NaN."""
+    """The same structure of dicts, lists and numbers with null for what is no number elsewhere: infinities, NaN."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
+    if isinstance(value, int | float) and not abs(value) <= sys.float_info.max:
         return None
     return value
 

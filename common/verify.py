@@ -4,10 +4,11 @@ import json
 from datetime import date
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from common import data, model, train, utils
-from common.notebooks import PublishError, results
+from common.notebooks import PublishError, first_line, results
 from common.publish import rerender, write_files
 from common.record import lesson_hashes
 
@@ -33,13 +34,20 @@ def verify(folder, device="auto", note=False):
     session, path = folder.name, folder / "weights.safetensors"
     if not path.exists():
         raise PublishError(f"{session}: no weights are committed; a run of the session writes them.")
-    record = results(folder)[0]
+    records = results(folder)
+    if not records:
+        raise PublishError(f"{session}: there is no record of the run that wrote weights.safetensors.")
+    record = records[0]
     device = utils.choose_device(device)
     dataset = data.load(record["params"]["dataset"])
     if dataset.sha256 != record["dataset"]["sha256"]:
         raise PublishError(f"{session}: the data set {dataset.name} is not the one of the record.")
     network = NETWORKS[session](record["params"])
-    network.load_state_dict(load_file(path))
+    try:
+        network.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:  # no tensors; others than this network has
+        why = first_line(" ".join(str(error).split()))
+        raise PublishError(f"{session}: weights.safetensors is not that of this network: {why}") from None
     found = count_right(session, record["params"], network.to(device), dataset, device)
     here = utils.device_name(device), torch.get_num_threads()
     allowed = 0 if here == (record["device"], record["threads"]) else ELSEWHERE

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from common import data, model, train, verify
 from common.check import check
-from common.notebooks import PublishError, find_cell
+from common.notebooks import PublishError, find_cell, results
 from common.utils import versions
 
 SESSION = "s06_under_10k"
@@ -108,8 +108,9 @@ def trained(tmp_path_factory, digits):
     options = {"epochs": 2, "schedule": schedule, "log": lambda line: None}
     history = train.fit(network, train_loader, test_loader, optimizer, **options)
     save_file(network.state_dict(), folder / "weights.safetensors")
-    record = {"params": {"dataset": "digits"}, "dataset": {"sha256": digits.sha256}, "device": "CPU", "threads": 1}
-    record |= {"history": history.epochs, "versions": versions()}
+    record = results(ROOT / "sessions" / SESSION)[0]
+    record["params"]["dataset"], record["dataset"]["sha256"] = "digits", digits.sha256
+    record |= {"history": history.epochs, "versions": versions(), "device": "CPU", "threads": 1}
     (folder / "results.json").write_text(json.dumps([record]))
     return folder
 

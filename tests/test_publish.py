@@ -235,7 +235,7 @@ def test_text_in_a_record_does_not_come_alive(mine):
     assert "<script" not in readme
     assert "[x](http" not in readme
     assert "**bold**" not in readme
-    assert r"\[x\]\(http://bad\) \| \`code\`" in readme
+    assert r"\[x\]\(http&#58;//bad\) \| \`code\`" in readme
 
 
 def test_large_weights_are_not_committed_and_the_page_says_where_they_are(mine):
