@@ -36,9 +36,7 @@ from common.record import MIME, WHERE, ParameterError, check_parameters, find_pa
 @contextmanager
 def turn():
     """Let one process at a time change what is published; the others wait."""
-    lock = ROOT / "logs" / "publish.lock"
-    lock.parent.mkdir(exist_ok=True)
-    with FileLock(lock):
+    with FileLock(ROOT / ".lock"):
         yield
 
 

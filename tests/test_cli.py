@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-import time
+from contextlib import suppress
 
 import nbformat
 import pytest
@@ -181,9 +181,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_result(own_course)
     killed.wait()
     beside = own_course(*arguments)  # papermill lives on, and nobody may start a second one beside it
     assert "is being executed already" in beside.stderr_text
-    for kernel in processes_in(own_course.root):
-        os.kill(kernel, signal.SIGKILL)
-    time.sleep(0.5)
+    kill_all_in(own_course.root)
     folder = own_course.root / "runs" / "quick" / "s06_under_10k"
     assert list(folder.iterdir()) == []
     resumed = own_course(*arguments)
@@ -217,3 +215,11 @@ def processes_in(folder):
         except OSError:
             continue
     return found
+
+
+def kill_all_in(folder):
+    """SIGKILL until no process is left whose working folder this is."""
+    while running := processes_in(folder):  # a kernel may have been starting
+        for process in running:
+            with suppress(ProcessLookupError):  # it may have ended with the one before
+                os.kill(process, signal.SIGKILL)

@@ -228,7 +228,7 @@ def test_publishing_that_is_killed_leaves_whole_files_and_is_repeated(executed, 
 
 
 def test_two_publish_at_once_one_after_the_other(executed, paths, page):
-    with FileLock(executed.root / "logs" / "publish.lock"):
+    with FileLock(executed.root / ".lock"):
         processes = [executed.start("publish", *some, "--to", page) for some in (paths, paths[:1], paths)]
         with pytest.raises(subprocess.TimeoutExpired):
             processes[0].wait(timeout=8)

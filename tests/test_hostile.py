@@ -229,7 +229,7 @@ class Session:
                 assert self.files() == before, "something was written outside of the page's folder"
 
     def files(self):
-        return sorted(path for path in self.root.rglob("*") if path.name != "publish.lock" and path != self.page)
+        return sorted(path for path in self.root.rglob("*") if path.name != ".lock" and path != self.page)
 
 
 @pytest.fixture(scope="module")

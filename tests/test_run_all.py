@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import zipfile
@@ -11,7 +10,7 @@ import nbformat
 import pytest
 from conftest import Course, colab_modules
 from test_batch import wait_for
-from test_cli import processes_in
+from test_cli import kill_all_in
 
 from common import notebooks
 
@@ -65,9 +64,7 @@ def test_killed_it_goes_on_from_the_drive_on_another_machine(own_course, tmp_pat
         own_course.root / "drive" / "MyDrive" / "course" / "logs" / "quick" / "s99_test" / "A-seed-1.checkpoint"
     )
     wait_for(checkpoint.exists, seconds=300)
-    while running := processes_in(own_course.root):  # a kernel may have been starting
-        for process in running:
-            os.kill(process, signal.SIGKILL)
+    kill_all_in(own_course.root)
     assert (own_course.root / "executed").read_text() == "0 from the start\n"
 
     other = Course(tmp_path / "other" / "course")
