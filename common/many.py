@@ -91,6 +91,8 @@ def side_by_side(layers, generators):
         return ManyDropout(first.p, generators)
     if isinstance(first, nn.Linear):
         wide = ManyLinear(first.in_features, first.out_features, first.bias is not None)
+    elif isinstance(first, nn.Softmax):
+        wide = ManySoftmax(first, len(layers))
     elif isinstance(first, BY_CHANNEL):
         wide = copy.deepcopy(first)
     else:
@@ -120,6 +122,17 @@ class ManyLinear(nn.Linear):
         weight = self.weight.unflatten(0, (-1, self.out_features))  # (S, out, in), not turned: its gradient is large
         y = (weight @ x).permute(2, 0, 1).flatten(1)  # (N, S * out)
         return y if self.bias is None else y + self.bias
+
+
+class ManySoftmax(nn.Module):
+    """Softmax of each network's outputs: (N, S * classes) to the same."""
+
+    def __init__(self, softmax, count):
+        super().__init__()
+        self.softmax, self.count = softmax, count
+
+    def forward(self, x):
+        return torch.cat([self.softmax(part) for part in x.chunk(self.count, dim=1)], dim=1)
 
 
 class ManyDropout(nn.Module):

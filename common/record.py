@@ -23,7 +23,7 @@ KEYS = (
 )
 # These say where something lies or runs. All other parameters decide the result.
 WHERE = {"data_dir", "checkpoint", "weights", "log_dir", "device"}
-LESSON_FILES = ("model.py", "data.py", "train.py", "lr_finder.py", "grad_cam.py", "plots.py", "utils.py")
+LESSON_FILES = ("model.py", "data.py", "train.py", "many.py", "lr_finder.py", "grad_cam.py", "plots.py", "utils.py")
 PYTHON_TYPES = {"string": str, "integer": int, "number": (int, float), "boolean": bool}
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -51,11 +51,12 @@ def one_cycle(network, loader):
     ("build", "optimise"),
     [
         (lambda: zero_one_or_neither(10), adam),
+        (lambda: nn.Sequential(*zero_one_or_neither(10), nn.Softmax(dim=1)), adam),
         (under_10k, one_cycle),
         (lambda: under_10k(dropout=0.1), one_cycle),
         (batch_norm_and_dropout, steps),
     ],
-    ids=["s05, Adam", "s06, OneCycle", "s06, dropout", "s04, StepLR"],
+    ids=["s05, Adam", "s05, softmax", "s06, OneCycle", "s06, dropout", "s04, StepLR"],
 )
 def test_each_network_is_that_of_a_single_run(digits, build, optimise):
     setup = setup_of(build, digits)
@@ -72,9 +73,9 @@ def test_each_network_is_that_of_a_single_run(digits, build, optimise):
 
 
 def test_what_cannot_be_put_side_by_side_is_refused(digits):
-    softmax = setup_of(lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.Softmax(dim=1)), digits)
-    with pytest.raises(TypeError, match="Softmax"):
-        fit_many(softmax, SEEDS, adam, epochs=1)
+    mixing = setup_of(lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.LayerNorm(10)), digits)
+    with pytest.raises(TypeError, match="LayerNorm"):
+        fit_many(mixing, SEEDS, adam, epochs=1)
 
     def unequal(seed):
         few = data.Split(digits.train.images[: 50 + seed], digits.train.labels[: 50 + seed])
