@@ -1,6 +1,7 @@
 """Whether two sets of runs differ by more than the noise between them."""
 
 import math
+import warnings
 from dataclasses import dataclass
 
 
@@ -30,6 +31,8 @@ def difference(before, after):
         raise ValueError("One run says nothing about the noise between runs: two or more are needed on both sides.")
     before, after = ([100 * accuracy for accuracy in accuracies] for accuracies in (before, after))
     points = sum(after) / len(after) - sum(before) / len(before)
-    interval = ttest_ind(after, before, equal_var=False).confidence_interval(0.95)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of runs that hardly differ: their interval is narrow, no more
+        interval = ttest_ind(after, before, equal_var=False).confidence_interval(0.95)
     low, high = (points if math.isnan(end) else float(end) for end in interval)  # no spread at all: no interval
     return Difference(points, low, high)

@@ -1,11 +1,9 @@
 """The training loop: what it computes, and that a killed run ends like one that was never killed."""
 
 import json
+import multiprocessing
 import os
 import random
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -133,58 +131,63 @@ def test_bfloat16_learns_too(digits):
 # ---------------------------------------------------------------------------------------------------------------
 # Checkpoints
 
-SCRIPT = """
-import sys, json, torch
-from torch.optim.lr_scheduler import OneCycleLR, StepLR, ReduceLROnPlateau
-from common import data, train, utils
-from common.model import under_10k
-torch.set_num_threads(1)
-digits = data.load("digits")
-kind, checkpoint, result = sys.argv[1:]
-utils.set_seed(3)
-model = under_10k(dropout=0.1)
-few = data.Split(digits.train.images[:400], digits.train.labels[:400])
-statistics = {"mean": digits.mean, "std": digits.std}
-augment = data.Augment(rotate=10, shift=2, scale=0.1)
-loader = data.Loader(few, 50, augment=augment, shuffle=True, seed=3, **statistics)
-test = data.Loader(digits.test, 360, **statistics)
-if kind == "adam":
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    schedule = StepLR(optimizer, 2, 0.5)
-elif kind == "plateau":
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    schedule = ReduceLROnPlateau(optimizer, factor=0.5, patience=0, threshold=10)
-else:
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)
-    schedule = OneCycleLR(optimizer, 0.1, total_steps=6 * len(loader))
-history = train.fit(model, loader, test, optimizer, epochs=6, schedule=schedule, held_out=test, checkpoint=checkpoint)
-torch.save({"weights": model.state_dict(), "history": history.epochs}, result)
-"""
+# Processes that can be killed: copies of one that has imported what they need.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["common.data", "common.model", "common.train", "sklearn.datasets", "torch._dynamo"])
+
+
+def train_in_a_process(kind, checkpoint, result, printed):
+    torch.set_num_threads(1)
+    digits = data.load("digits")
+    utils.set_seed(3)
+    model = under_10k(dropout=0.1)
+    few = data.Split(digits.train.images[:200], digits.train.labels[:200])
+    statistics = {"mean": digits.mean, "std": digits.std}
+    augment = data.Augment(rotate=10, shift=2, scale=0.1)
+    loader = data.Loader(few, 25, augment=augment, shuffle=True, seed=3, **statistics)
+    test = data.Loader(digits.test, 360, **statistics)
+    if kind == "adam":
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        schedule = StepLR(optimizer, 2, 0.5)
+    elif kind == "plateau":
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        schedule = ReduceLROnPlateau(optimizer, factor=0.5, patience=0, threshold=10)
+    else:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)
+        schedule = OneCycleLR(optimizer, 0.1, total_steps=6 * len(loader))
+    options = {"schedule": schedule, "held_out": test, "checkpoint": checkpoint, "log": printed.send}
+    history = train.fit(model, loader, test, optimizer, epochs=6, **options)
+    torch.save({"weights": model.state_dict(), "history": history.epochs}, result)
 
 
 def start(kind, folder, name):
-    command = [sys.executable, "-u", "-c", SCRIPT, kind, str(folder / f"{name}.checkpoint"), str(folder / f"{name}.pt")]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    """A process that trains, and what it prints."""
+    printed, sender = PROCESSES.Pipe(duplex=False)
+    files = folder / f"{name}.checkpoint", folder / f"{name}.pt"
+    process = PROCESSES.Process(target=train_in_a_process, args=(kind, *files, sender))
+    process.start()
+    sender.close()  # here, so that reading ends when the process does
+    return process, printed
 
 
 @pytest.mark.parametrize("kind", ["onecycle", "adam", "plateau"])
 def test_killed_twice_it_ends_with_the_same_bits(tmp_path, kind):
     """SIGKILL in the middle of an epoch, twice, then to the end: weights and history equal an unbroken run's."""
-    unbroken = start(kind, tmp_path, "unbroken")
+    unbroken, _unread = start(kind, tmp_path, "unbroken")
     for epoch in (2, 4):
-        process = start(kind, tmp_path, "killed")
-        for line in process.stdout:
-            if line.startswith(f"Epoch {epoch:2d}"):
-                break
+        process, printed = start(kind, tmp_path, "killed")
+        while not printed.recv().startswith(f"Epoch {epoch:2d}"):
+            pass
         time.sleep(random.uniform(0, 0.15))  # into the next epoch, at some moment of it
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         assert (tmp_path / "killed.checkpoint").exists()
         assert not (tmp_path / "killed.pt").exists()
-    last = start(kind, tmp_path, "killed")
-    printed, _ = last.communicate()
-    assert "Going on after epoch" in printed
-    assert last.returncode == unbroken.wait() == 0
+    last, printed = start(kind, tmp_path, "killed")
+    assert "Going on after epoch" in printed.recv()
+    for process in (last, unbroken):
+        process.join()
+        assert process.exitcode == 0
     expected, found = torch.load(tmp_path / "unbroken.pt"), torch.load(tmp_path / "killed.pt")
     assert json.dumps(expected["history"]) == json.dumps(found["history"])
     for name, tensor in expected["weights"].items():
