@@ -109,7 +109,7 @@ def image_profile(data):
     _draw(left, data.train.images.float().mean(dim=0).byte())
     left.set_title("mean image", fontsize=10)
     counts = torch.bincount(data.train.images.flatten(), minlength=256) / data.train.images.numel()
-    right.bar(range(256), counts, width=1)
+    right.stairs(counts, fill=True)
     right.set(yscale="log", xlabel="pixel value", ylabel="share of pixels")
     black = float(counts[0])
     return figure, f"Mean training image and histogram of the pixel values: {black:.0%} of all pixels are exactly 0."
@@ -325,7 +325,7 @@ def feature_maps(model, image, layers, count=8):
         model(image[None])
     for hook in hooks:
         hook.remove()
-    figure, axes = _image_axes(len(layers), count)
+    figure, axes = _image_axes(len(layers), count, title=0.2)
     for row, (title, output) in zip(axes, outputs.items(), strict=True):
         for axis, channel in zip(row, output[0].cpu(), strict=False):
             axis.imshow(channel, cmap="gray", vmin=min(0, float(output.min())), vmax=float(output.max()))
@@ -405,9 +405,11 @@ def distributions(runs):
 
 
 def _image_axes(rows, columns, size=0.9, title=0.0):
-    """A grid of axes for images, without frames."""
-    figure = Figure(figsize=(columns * size, rows * (size + title)), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
+    """A grid of axes for square images, without frames; `size` of an image and room for its `title` in inches."""
+    gap, below = 0.08, 0.08 + title  # set here, because a layout engine takes longer than all the drawing
+    figure = Figure(figsize=(columns * (size + gap) - gap, rows * (size + below) - below))
+    space = {"left": 0, "right": 1, "bottom": 0, "top": 1, "wspace": gap / size, "hspace": below / size}
+    axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw=space)
     for one in axes.flat:
         one.axis("off")
     return figure, axes
@@ -422,7 +424,7 @@ def _answers(split, logits, classes, chosen, maps=None):
     """Grid of the chosen images, each with the prediction, its probability and the truth, and its heat map over it."""
     probabilities, answers = logits.softmax(dim=1).cpu().max(dim=1)
     columns = min(5, len(chosen))
-    figure, axes = _image_axes(-(-len(chosen) // columns), columns, size=1.5, title=0.25)
+    figure, axes = _image_axes(-(-len(chosen) // columns), columns, size=1.4, title=0.4)
     for number, (axis, index) in enumerate(zip(axes.flat, chosen.tolist(), strict=False)):
         _draw(axis, split.images[index])
         if maps is not None:
