@@ -19,7 +19,7 @@ run: .venv/done
 	@course list --quick
 
 test: .venv/done
-	@OMP_NUM_THREADS=1 pytest -n $(CORES) --dist loadfile
+	@OMP_NUM_THREADS=1 pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
 
 test-slurm: .venv/slurm
 	@PYTHONPATH=$(CURDIR)/.venv/slurm pytest -rs -m slurm

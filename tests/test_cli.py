@@ -172,10 +172,10 @@ def test_the_same_run_is_not_executed_twice_at_once(own_course):
 
 def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_result(own_course):
     """SIGKILL for everything in the middle of a real session; run again, it ends like one that was never killed."""
-    arguments = ["run", "s06", "--profile", "quick", "-p", "epochs", "4"]
+    arguments = ["run", "s06", "--profile", "quick", "-p", "epochs", "2"]
     killed = own_course.start(*arguments)
     for line in killed.stdout:
-        if "Epoch  2" in line:
+        if "Epoch  1" in line:
             break
     killed.kill()
     killed.wait()
@@ -186,7 +186,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_result(own_course)
     assert list(folder.iterdir()) == []
     resumed = own_course(*arguments)
     assert resumed.returncode == 0, resumed.stderr_text
-    name = "B-seed-0-epochs-4"
+    name = "B-seed-0-epochs-2"
     one = notebooks.read_record(nbformat.read(folder / f"{name}.ipynb", 4), name)
     log = (own_course.root / "logs" / "quick" / "s06_under_10k" / f"{name}.log").read_text()
     assert "Going on after epoch" in log
