@@ -18,8 +18,9 @@ run: .venv/done
 	@snakemake --cores $(CORES) quick
 	@course list --quick
 
+# One worker more than cores, because some tests wait for others to end.
 test: .venv/done
-	@OMP_NUM_THREADS=1 pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
+	@OMP_NUM_THREADS=1 pytest -n $$(($(CORES) + 1)) --dist loadfile --no-loadscope-reorder
 
 test-slurm: .venv/slurm
 	@PYTHONPATH=$(CURDIR)/.venv/slurm pytest -rs -m slurm

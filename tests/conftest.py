@@ -88,12 +88,15 @@ class Course:
             schema,
         ]
         record = (
+            "import torch\n"
             "from torch import nn\n"
-            "from common import data\n"
+            "from common.data import Dataset, Split\n"
             "from common.train import History\n"
+            "few = Split(torch.zeros(360, 1, 2, 2, dtype=torch.uint8), torch.zeros(360).long())\n"
+            "toy = Dataset('toys', few, few, ('a', 'b'), (0.5,), (0.5,), 64 * '0')\n"
             "history = History([{'epoch': 1, 'test_accuracy': accuracy}])\n"
             "metrics = {'test_accuracy': accuracy, 'parameters': 6}\n"
-            "run.finish(nn.Linear(2, 2), data.load('digits'), 'cpu', history, metrics)"
+            "run.finish(nn.Linear(2, 2), toy, 'cpu', history, metrics)"
         )
         cells = [
             new_markdown_cell("# A test\n\n<!-- badges -->\n<!-- /badges -->", id="title"),

@@ -20,7 +20,7 @@ HOME = "/" + "home/me"  # in two parts, because this file is looked at too
 
 
 def test_all_that_is_committed_fits_together():
-    assert check() == []
+    assert list(check()) == []
 
 
 @pytest.fixture
