@@ -93,18 +93,19 @@ def execute(jobs):
     """
     records = {job: job.record() for job in jobs}
     states = dict.fromkeys(jobs, "waiting")
+    expected = _expected(jobs)
     for job in jobs:
         if records[job]:
             continue
         started, states[job] = time.time(), "starting"
-        yield _status(states, records, started)
+        yield _status(states, records, expected, started)
         for line in _run(job):
             states[job] = line.strip()
-            yield _status(states, records, started)
+            yield _status(states, records, expected, started)
         records[job] = job.record()
         if not records[job]:
             states[job] = f"FAILED: {states[job]}"
-    yield _status(states, records)
+    yield _status(states, records, expected)
 
 
 def _run(job):
@@ -120,7 +121,7 @@ def _run(job):
             process.terminate()
 
 
-def _status(states, records, started=None):
+def _status(states, records, expected, started=None):
     """One line a run, and how long is left; `started` is when the one that runs now did, None at the end."""
     lines = []
     for job, state in states.items():
@@ -128,15 +129,19 @@ def _status(states, records, started=None):
             state = f"{record['metrics']['test_accuracy']:.2%} in {_duration(_seconds(record))}"
         lines.append(f"{job.session:22} {job.variant} seed {job.seed}: {state}")
     done = sum(map(bool, records.values()))
-    left = _time_left(states, records, started) if started else "nothing is running"
+    left = _time_left(states, records, expected, started) if started else "nothing is running"
     return "\n".join([*lines, "", f"{done} of {len(states)} runs are finished, {left}."])
 
 
-def _time_left(states, records, started):
-    """How long it takes until all runs are finished, from the seconds of those that are and of the published ones."""
-    published = {job.session: notebooks.results(notebooks.SESSIONS / job.session) for job in states}
+def _expected(jobs):
+    """How many seconds each run takes at the pace of its session's published runs, {job: seconds}."""
+    published = {session: notebooks.results(notebooks.SESSIONS / session) for session in {job.session for job in jobs}}
     typical = {session: mean(map(_seconds, found)) for session, found in published.items() if found}
-    expected = {job: typical.get(job.session, max(typical.values(), default=60)) for job in states}
+    return {job: typical.get(job.session, max(typical.values(), default=60)) for job in jobs}
+
+
+def _time_left(states, records, expected, started):
+    """How long it takes until all runs are finished, from the seconds of those that are and of the published ones."""
     finished = [job for job in states if records[job]]
     speed = 1  # that of the machines of the published runs, until one has finished here
     if finished:

@@ -19,12 +19,18 @@ FOLDER = Path(__file__).resolve().parent / "notebooks"
 IGNORE = "nbval-ignore-output"
 
 
-def execute(source, path):
-    """Execute a session's notebook in the quick profile, as anyone with papermill would."""
-    quick = yaml.safe_load((source.parent / "quick.yaml").read_text(encoding="utf-8"))
-    command = [sys.executable, "-m", "papermill", str(source), str(path), "--parameters_yaml", yaml.safe_dump(quick)]
+def quick_parameters(source):
+    """What a session's quick.yaml says."""
+    return yaml.safe_load((source.parent / "quick.yaml").read_text(encoding="utf-8"))
+
+
+def execute(source, path, **parameters):
+    """Execute a session's notebook in the quick profile, as anyone would, without `course`, from its own folder."""
+    values = yaml.safe_dump({**quick_parameters(source), **parameters})
+    command = [sys.executable, "-m", "papermill", source.name, str(path), "--parameters_yaml", values]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, "--no-progress-bar"], check=True, cwd=notebooks.ROOT, env=environment)
+    options = {"cwd": source.parent, "env": environment, "capture_output": True, "text": True}
+    return subprocess.run([*command, "--no-progress-bar"], **options)
 
 
 def clean(notebook):
@@ -59,7 +65,9 @@ def main(names):
             continue
         with tempfile.TemporaryDirectory() as folder:
             executed = Path(folder) / "executed.ipynb"
-            execute(source, executed)
+            process = execute(source, executed)
+            if process.returncode:
+                sys.exit(process.stderr)
             notebook = nbformat.read(executed, 4)
         clean(notebook)
         nbformat.write(notebook, FOLDER / f"{session}.ipynb")

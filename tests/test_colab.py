@@ -9,9 +9,9 @@ from zipfile import ZipFile
 
 import nbformat
 import pytest
-import yaml
 from conftest import ROOT, Course, colab_modules
 from nbformat.v4 import new_code_cell
+from references import quick_parameters
 
 from common import notebooks
 
@@ -85,8 +85,7 @@ def remote(tmp_path_factory):
 def test_a_session_alone_runs_to_its_end_and_changes_no_package(source, remote, tmp_path):
     colab = Colab(tmp_path, remote)
     before = colab.versions()
-    quick = yaml.safe_load((source.parent / "quick.yaml").read_text(encoding="utf-8"))
-    notebook = colab.run(source, {**quick, "epochs": 2})
+    notebook = colab.run(source, {**quick_parameters(source), "epochs": 2})
     assert colab.versions() == before
     record = notebooks.read_record(notebook, source.name)
     assert record["session"] == source.parent.name

@@ -1,32 +1,14 @@
 """Each notebook runs by itself, with plain papermill, and ends like its reference."""
 
 import functools
-import os
-import subprocess
-import sys
 
-import nbformat
 import pytest
-import yaml
 from conftest import ROOT
-from references import FOLDER, clean
+from references import FOLDER, clean, execute
 
 from common import notebooks
 
 SOURCES = notebooks.sessions()
-
-
-def read(path):
-    return nbformat.read(path, 4)
-
-
-def papermill(source, target, **parameters):
-    """Execute a notebook as anyone would, without the command `course`, from the notebook's own folder."""
-    quick = yaml.safe_load((source.parent / "quick.yaml").read_text(encoding="utf-8"))
-    command = [sys.executable, "-m", "papermill", source.name, str(target), "--no-progress-bar"]
-    command += ["--parameters_yaml", yaml.safe_dump({**quick, **parameters})]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=source.parent, capture_output=True, text=True, env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -34,23 +16,24 @@ def executed(tmp_path_factory):
     """Executes a session once; gives the folder with the notebook, the weights and what else it wrote."""
 
     @functools.cache
-    def execute(source):
+    def folder_of(source):
         folder = tmp_path_factory.mktemp(source.parent.name)
         parameters = {"weights": str(folder / "new" / "w.safetensors")}
-        if "log_dir" in notebooks.schema_of(read(source)):
+        if "log_dir" in notebooks.schema_of(notebooks.read_notebook(source)):
             parameters["log_dir"] = str(folder / "events")
-        process = papermill(source, folder / "out.ipynb", **parameters)
+        process = execute(source, folder / "out.ipynb", **parameters)
         assert process.returncode == 0, process.stderr
         return folder
 
-    return execute
+    return folder_of
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.parent.name)
 def test_plain_papermill_ends_like_the_reference(source, executed):
     folder = executed(source)
     assert (folder / "new" / "w.safetensors").exists()
-    notebook, reference = read(folder / "out.ipynb"), read(FOLDER / f"{source.parent.name}.ipynb")
+    paths = folder / "out.ipynb", FOLDER / f"{source.parent.name}.ipynb"
+    notebook, reference = map(notebooks.read_notebook, paths)
     records = [notebooks.read_record(one, source) for one in (notebook, reference)]
     found, expected = ([record["metrics"], *record["metrics"].get("parts", [])] for record in records)
     for name in ("parameters", "receptive_field"):
@@ -72,7 +55,7 @@ def kinds(notebook):
 
 
 def test_plain_papermill_refuses_an_unknown_parameter(tmp_path):
-    process = papermill(SOURCES[0], tmp_path / "out.ipynb", learning_rate=1)
+    process = execute(SOURCES[0], tmp_path / "out.ipynb", learning_rate=1)
     assert process.returncode != 0
     assert "There is no parameter learning_rate. There are:" in process.stderr
 
@@ -81,7 +64,7 @@ def test_session_2_writes_its_curves_for_tensorboard(executed):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     folder = executed(ROOT / "sessions" / "s02_digit_sum" / "session.ipynb")
-    record = notebooks.read_record(read(folder / "out.ipynb"), "out.ipynb")
+    record = notebooks.read_record(notebooks.read_notebook(folder / "out.ipynb"), "out.ipynb")
     events = EventAccumulator(str(folder / "events" / "classification-seed-0")).Reload()
     for quantity in ("train_loss", "test_accuracy", "test_sum_accuracy"):
         written = [event.value for event in events.Scalars(quantity)]

@@ -6,9 +6,8 @@ import sys
 
 import nbformat
 import pytest
-import yaml
 from conftest import ROOT
-from references import FOLDER, IGNORE, clean
+from references import FOLDER, IGNORE, clean, quick_parameters
 
 from common import notebooks
 from common.train import log_line
@@ -53,8 +52,7 @@ def problems(reference, source, quick):
 
 def load(source):
     reference = nbformat.read(FOLDER / f"{source.parent.name}.ipynb", 4)
-    quick = yaml.safe_load((source.parent / "quick.yaml").read_text(encoding="utf-8"))
-    return reference, nbformat.read(source, 4), quick
+    return reference, nbformat.read(source, 4), quick_parameters(source)
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.parent.name)
