@@ -39,16 +39,17 @@ def main():
     parser.add_argument("--page", action="store_true", help="measure nothing, write the plot and the README's section")
     options = parser.parse_args()
     if not options.page:
-        results = measure(options)
+        for results in measure(options):
+            if not options.quick:  # after each round, so that little is lost when it is stopped
+                RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         if options.quick:
             print(table(results))
             return
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     write_page()
 
 
 def measure(options):
-    """All measurements, beside those of other tasks that speed.json holds already."""
+    """Yield all measurements after each round of the loops, beside those that speed.json holds already."""
     task, epochs, seeds, images = options.task, options.epochs, options.seeds, 0
     if options.quick:
         task, epochs, seeds, images = "digits", 2, 1, 300
@@ -58,20 +59,23 @@ def measure(options):
     loops = [loop for loop in LOOPS if loop != "lightning" or find_spec("pytorch_lightning")]
     if "lightning" not in loops:
         print("pytorch-lightning is not installed: left out.")
+    results = {"tasks": {}, "parts": {}}
+    if RESULTS.exists() and not options.quick:
+        results = json.loads(RESULTS.read_text(encoding="utf-8"))
     runs = []
+    results["tasks"][task] = {"machine": machine, "runs": runs}
     for seed in range(seeds):
         for loop in loops:
             arguments = {"loop": loop, "task": task, "seed": seed, "epochs": epochs, "images": images}
             runs.append(run("loops.py", {**arguments, "threads": options.threads, "spawned": time.time()}))
             train = sum(row["train"] for row in runs[-1]["epochs"]) / epochs
             print(f"{task}, {loop}, seed {seed}: {train:.1f} s an epoch, {runs[-1]['accuracy']:.2%}", flush=True)
-    parts = {}
+        machine["load after"] = load()
+        yield results
     for part in PARTS:
-        parts[part] = run("parts.py", {"part": part, "quick": options.quick, "threads": 1})
-        print(part, {name: round(seconds, 3) for name, seconds in parts[part].items()}, flush=True)
-    machine["load after"] = load()
-    old = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() and not options.quick else {"tasks": {}}
-    return {"tasks": {**old["tasks"], task: {"machine": machine, "runs": runs}}, "parts": parts}
+        results["parts"][part] = run("parts.py", {"part": part, "quick": options.quick, "threads": 1})
+        print(part, {name: round(seconds, 3) for name, seconds in results["parts"][part].items()}, flush=True)
+        yield results
 
 
 def run(script, arguments):
