@@ -129,23 +129,20 @@ def ours(net, dataset, augment, batch_size, lr, epochs, device):
     return [{**mean, "accuracy": accuracy} for accuracy in history["test_accuracy"]]
 
 
-def main(loop, task, seed, epochs, images, threads, spawned):
-    """Train once and print the result; `images` limits the training images, 0 takes all; `spawned` is the clock."""
+def main(loop, task, seed, epochs, threads, spawned):
+    """Train once and print the result; `spawned` is the time at which the process was started."""
     torch.set_num_threads(threads)
     name, build, batch_size, lr, augment, target = TASKS[task]
     dataset = data.load(name)
-    if images:
-        few = [data.Split(split.images[:images], split.labels[:images]) for split in (dataset.train, dataset.test)]
-        dataset = data.with_splits(dataset, *few, dataset.classes)
     device = utils.choose_device()
     utils.set_seed(seed)
     net = build().to(device)
-    startup = time.time() - spawned
     rows = globals()[loop](net, dataset, augment, batch_size, lr, epochs, device)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # MiB; Linux counts in KiB
+    outside = time.time() - spawned - sum(row["train"] + row["eval"] for row in rows)
     reached = [number for number, row in enumerate(rows, 1) if row["accuracy"] >= target]
     to_target = sum(row["train"] for row in rows[: reached[0]]) if reached else None
-    result = {"loop": loop, "seed": seed, "startup": startup, "memory": memory, "target": target}
+    result = {"loop": loop, "seed": seed, "outside": outside, "memory": memory, "target": target}
     result |= {"to_target": to_target, "accuracy": rows[-1]["accuracy"], "epochs": rows}
     print(json.dumps({**result, "dataset": dataset.name, "device": utils.device_name(device)}))
 

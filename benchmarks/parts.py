@@ -1,9 +1,11 @@
-"""Smaller measurements, each in a process of its own; prints {what: seconds} as JSON. Started by speed.py.
+"""Smaller measurements, each in a process of its own with one thread; prints {what: seconds} as JSON.
 
-Competitors take turns, and each figure is the smallest of several: the one that other processes disturbed least.
+Started by speed.py. Competitors take turns, and each figure is the smallest of several: the one that other processes
+disturbed least. Only the quick session and first epochs are measured once.
 """
 
 import json
+import os
 import sys
 import tempfile
 import time
@@ -30,7 +32,7 @@ def fastest(functions, repeats):
     return seconds
 
 
-def heat_maps_of_25(quick):
+def heat_maps_of_25():
     """25 Grad-CAM maps of ResNet-18 (width 16) with 32 x 32 pixels, by the course, captum and grad-cam."""
     from captum.attr import LayerAttribution, LayerGradCam
     from pytorch_grad_cam import GradCAM
@@ -47,14 +49,14 @@ def heat_maps_of_25(quick):
         ),
         "grad-cam": lambda: GradCAM(net, [layer])(images, targets),
     }
-    return fastest(functions, 2 if quick else 10)
+    return fastest(functions, 10)
 
 
-def lr_search_of_100(quick):
+def lr_search_of_100():
     """100 steps of the learning-rate finder with s06's network, batch 64, by the course and torch-lr-finder."""
     from torch_lr_finder import LRFinder
 
-    digits, steps = data.load("digits"), 10 if quick else 100
+    digits, steps = data.load("digits"), 100
     net = model.under_10k()
     batches = data.loaders(digits, 64)[0]
     images = data.normalise(digits, digits.train.images)
@@ -73,12 +75,12 @@ def lr_search_of_100(quick):
         "ours": lambda: find_lr(net, batches, optimizer(), lo=1e-5, hi=0.1, steps=steps),
         "torch-lr-finder": theirs,
     }
-    return fastest(functions, 1 if quick else 3)
+    return fastest(functions, 3)
 
 
-def many_seeds(network, batch_size, optimise, quick):
+def many_seeds(network, batch_size, optimise):
     """16 trainings of 128 images for 4 epochs, one after the other and side by side."""
-    digits, seeds, epochs = data.load("digits"), range(16), 2 if quick else 4
+    digits, seeds, epochs = data.load("digits"), range(16), 4
     few = data.Split(digits.train.images[:128], digits.train.labels[:128])
     digits, augment = data.with_splits(digits, few, digits.test, digits.classes), data.Augment(10, 2, 0.1)
 
@@ -95,7 +97,7 @@ def many_seeds(network, batch_size, optimise, quick):
     def side_by_side():
         fit_many(setup, seeds, lambda net, batches: optimise(net, batches, epochs), epochs=epochs)
 
-    return fastest({"16 single": singly, "16 side by side": side_by_side}, 1 if quick else 3)
+    return fastest({"16 single": singly, "16 side by side": side_by_side}, 3)
 
 
 def adam(net, batches, epochs):
@@ -106,7 +108,28 @@ def one_cycle(net, batches, epochs):
     return train.one_cycle(net, batches, 0.1, epochs)
 
 
-def quick_session(quick):
+def an_epoch_of_1437_digits():
+    """An epoch of s06 with batches of 64, as the course trains, and in ways that were tried and left out."""
+    batches = data.loaders(data.load("digits"), 64)[0]
+
+    def epoch(fused=False, compiled=False, bfloat16=False):
+        utils.set_seed(0)
+        net = model.under_10k()
+        optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9, nesterov=True, fused=fused)
+        trained = torch.compile(net) if compiled else net
+        return lambda: train.train_epoch(trained, batches, optimizer, bfloat16=bfloat16)
+
+    without = fastest({"without keep_freed_memory": epoch()}, 5)
+    utils.keep_freed_memory()
+    compiled = epoch(compiled=True)
+    started = time.perf_counter()
+    compiled()
+    first = {"torch.compile, first epoch": time.perf_counter() - started}
+    ways = {"as it is": epoch(), "fused optimiser": epoch(fused=True), "bfloat16": epoch(bfloat16=True)}
+    return {**fastest({**ways, "torch.compile": compiled}, 5), **first, **without}
+
+
+def quick_session():
     """Where a quick session, s06, spends its time, from the times of its cells that papermill notes."""
     import papermill
 
@@ -135,14 +158,15 @@ def phase_of(cell):
 PARTS = {
     "25 Grad-CAM maps": heat_maps_of_25,
     "100 steps of the LR finder": lr_search_of_100,
-    "16 seeds, s05, batch 8": lambda quick: many_seeds(lambda: model.zero_one_or_neither(10), 8, adam, quick),
-    "16 seeds, s06, batch 8": lambda quick: many_seeds(model.under_10k, 8, one_cycle, quick),
-    "16 seeds, s06, batch 64": lambda quick: many_seeds(model.under_10k, 64, one_cycle, quick),
+    "16 seeds, s05, batch 8": lambda: many_seeds(lambda: model.zero_one_or_neither(10), 8, adam),
+    "16 seeds, s06, batch 8": lambda: many_seeds(model.under_10k, 8, one_cycle),
+    "16 seeds, s06, batch 64": lambda: many_seeds(model.under_10k, 64, one_cycle),
+    "an epoch of 1,437 digits, s06, batch 64": an_epoch_of_1437_digits,
     "a quick session, s06": quick_session,
 }
 
 
 if __name__ == "__main__":
-    arguments = json.loads(sys.argv[1])
-    torch.set_num_threads(arguments["threads"])
-    print(json.dumps(PARTS[arguments["part"]](arguments["quick"])))
+    os.environ["OMP_NUM_THREADS"] = "1"  # for the kernel of the quick session
+    torch.set_num_threads(1)
+    print(json.dumps(PARTS[json.loads(sys.argv[1])["part"]]()))

@@ -1,12 +1,13 @@
 """The course's training loop beside others: seconds, accuracy, memory, start-up; written to speed.json and a plot.
 
-    python benchmarks/speed.py                  # MNIST: an hour or more; on a machine with nothing else to do
-    python benchmarks/speed.py --task cifar10   # adds CIFAR-10 to what speed.json holds; or cifar10-jpeg75
-    python benchmarks/speed.py --quick          # a try in minutes, nothing is kept
-    python benchmarks/speed.py --page           # only the section of the README, from speed.json
+    python benchmarks/speed.py mnist     # an hour or more; on a machine with nothing else to do
+    python benchmarks/speed.py cifar10   # or cifar10-jpeg75; hours
+    python benchmarks/speed.py parts     # smaller measurements, minutes
+    python benchmarks/speed.py digits    # a try in a minute; shown, not kept
+    python benchmarks/speed.py page      # measures nothing: plot and section of the README, from speed.json
 
-Every training is a process of its own, and the loops take turns. The optional package pytorch-lightning is measured
-where it is installed.
+The others are kept in speed.json, beside what it holds already. Every training is a process of its own, and the loops
+take turns. The optional package pytorch-lightning is measured where it is installed.
 """
 
 import argparse
@@ -22,60 +23,63 @@ from pathlib import Path
 
 from loops import TASKS
 from parts import PARTS
-from speed_page import RESULTS, table, write_page
+from speed_page import NAMES, RESULTS, table, write_page
 
 from common import utils
-
-LOOPS = ("example", "workers", "lightning", "ours")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", default="mnist", choices=TASKS, help="data set, with its network and recipe")
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--seeds", type=int, default=3, help="trainings of each loop")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of PyTorch")
-    parser.add_argument("--quick", action="store_true", help="few images, two epochs, one seed: to see that it works")
-    parser.add_argument("--page", action="store_true", help="measure nothing, write the plot and the README's section")
+    parser.add_argument("what", choices=[*TASKS, "parts", "page"])
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument("--epochs", type=int, default=5, help="of each training")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings with each loop")
+    parser.add_argument("--threads", type=int, default=cores, help="of PyTorch, for the loops")
     options = parser.parse_args()
-    if not options.page:
-        for results in measure(options):
-            if not options.quick:  # after each round, so that little is lost when it is stopped
-                RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        if options.quick:
-            print(table(results))
-            return
+    if options.what == "digits":
+        *_, measured = measure_loops(options)
+        print(table({"tasks": {"digits": measured}, "parts": {}}))
+        return
+    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"tasks": {}, "parts": {}}
+    if options.what == "parts":
+        results["parts"] = measure_parts()
+        save(results)
+    elif options.what in TASKS:
+        for measured in measure_loops(options):
+            results["tasks"][options.what] = measured
+            save(results)  # after each round: when it is stopped, the rounds before are kept
+    if not results["tasks"]:
+        sys.exit("No loop was measured yet.")
     write_page()
 
 
-def measure(options):
-    """Yield all measurements after each round of the loops, beside those that speed.json holds already."""
-    task, epochs, seeds, images = options.task, options.epochs, options.seeds, 0
-    if options.quick:
-        task, epochs, seeds, images = "digits", 2, 1, 300
-    machine = {**describe_machine(), "threads": options.threads, "load before": load()}
-    if machine["load before"] > 0.5:
-        print(f"Warning: the machine is not quiet (load {machine['load before']:.2f}): these times mean little.")
-    loops = [loop for loop in LOOPS if loop != "lightning" or find_spec("pytorch_lightning")]
+def save(results):
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def measure_loops(options):
+    """Train with each loop in turn, once for each seed; yield all measurements after each round."""
+    task, epochs, machine = options.what, options.epochs, describe_machine(options.threads)
+    loops = [loop for loop in NAMES if loop != "lightning" or find_spec("pytorch_lightning")]
     if "lightning" not in loops:
         print("pytorch-lightning is not installed: left out.")
-    results = {"tasks": {}, "parts": {}}
-    if RESULTS.exists() and not options.quick:
-        results = json.loads(RESULTS.read_text(encoding="utf-8"))
     runs = []
-    results["tasks"][task] = {"machine": machine, "runs": runs}
-    for seed in range(seeds):
+    for seed in range(options.seeds):
         for loop in loops:
-            arguments = {"loop": loop, "task": task, "seed": seed, "epochs": epochs, "images": images}
-            runs.append(run("loops.py", {**arguments, "threads": options.threads, "spawned": time.time()}))
+            arguments = {"loop": loop, "task": task, "seed": seed, "epochs": epochs, "threads": options.threads}
+            runs.append(run("loops.py", {**arguments, "spawned": time.time()}))
             train = sum(row["train"] for row in runs[-1]["epochs"]) / epochs
             print(f"{task}, {loop}, seed {seed}: {train:.1f} s an epoch, {runs[-1]['accuracy']:.2%}", flush=True)
-        machine["load after"] = load()
-        yield results
+        yield {"machine": {**machine, "load after": load()}, "runs": runs}
+
+
+def measure_parts():
+    """The smaller measurements, which use one thread."""
+    machine, parts = describe_machine(1), {}
     for part in PARTS:
-        results["parts"][part] = run("parts.py", {"part": part, "quick": options.quick, "threads": 1})
-        print(part, {name: round(seconds, 3) for name, seconds in results["parts"][part].items()}, flush=True)
-        yield results
+        parts[part] = run("parts.py", {"part": part})
+        print(part, {name: round(seconds, 3) for name, seconds in parts[part].items()}, flush=True)
+    return {"machine": {**machine, "load after": load()}, "seconds": parts}
 
 
 def run(script, arguments):
@@ -86,8 +90,8 @@ def run(script, arguments):
     return json.loads(done.stdout.splitlines()[-1])  # Lightning prints advice before it
 
 
-def describe_machine():
-    """Processor, its cores that may be used, and the versions that decide the speed."""
+def describe_machine(threads):
+    """Processor, its cores that may be used, versions and load; says so where something else is running."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
@@ -97,7 +101,11 @@ def describe_machine():
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "not installed"
-    return {"processor": names[0] if names else platform.processor(), "cores": os.cpu_count(), "versions": versions}
+    if load() > 0.5:
+        print(f"Warning: the machine is not quiet (load {load()}): these times mean little.")
+    processor, cores = names[0] if names else platform.processor(), len(os.sched_getaffinity(0))
+    machine = {"processor": processor, "cores": cores, "threads": threads}
+    return {**machine, "versions": versions, "load before": load()}
 
 
 def load():

@@ -34,7 +34,7 @@ def write_page():
 
 
 def seconds_of(run, phase):
-    """Mean seconds an epoch of a training: "data", "step" or "eval"."""
+    """Mean seconds an epoch of a training: "train", of it "data" and "step", or "eval"."""
     rows = run["epochs"]
     value = {"step": lambda row: row["train"] - row["data"]}.get(phase, lambda row: row[phase])
     return statistics.mean(value(row) for row in rows)
@@ -46,7 +46,7 @@ def by_loop(task):
     return {NAMES[loop]: runs for loop, runs in loops.items() if runs}
 
 
-def spread(values, form="{:.1f} s"):
+def spread(values, form="{:.1f}"):
     """Median and range as a text; says how many trainings have no such value."""
     if None in values:
         return f"not reached by {values.count(None)} of {len(values)}"
@@ -58,27 +58,43 @@ def table(results):
     """The section as Markdown: a table for each data set, then one line for each of the smaller measurements."""
     lines = []
     for task in results["tasks"].values():
-        machine, first = task["machine"], task["runs"][0]
+        first, loops = task["runs"][0], by_loop(task)
         lines += [
-            f"**{first['dataset']}**, {len(first['epochs'])} epochs, {first['device']}, {machine['processor']}, "
-            f"{machine['threads']} of {machine['cores']} cores; load {machine['load before']} before and "
-            f"{machine['load after']} after; PyTorch {machine['versions']['torch']}. Median and range of "
-            f"{len(by_loop(task)[NAMES['ours']])} trainings, seconds an epoch:",
+            f"**{first['dataset']}**, {len(first['epochs'])} epochs, {first['device']}, {describe(task['machine'])}. "
+            f"Median and range of {len(loops[NAMES['ours']])} trainings:",
             "",
-            f"| loop | data | step | evaluation | training to {first['target']:.1%} | accuracy | memory | start |",
+            "| loop | training an epoch, s | of it data, s | evaluation an epoch, s | training to "
+            f"{first['target']:.1%}, s | accuracy | memory, MiB | outside of epochs, s |",
             "| --- " * 8 + "|",
         ]
-        for name, runs in by_loop(task).items():
-            cells = [spread([seconds_of(run, phase) for run in runs]) for phase in ("data", "step", "eval")]
+        for name, runs in loops.items():
+            cells = [spread([seconds_of(run, phase) for run in runs]) for phase in ("train", "data", "eval")]
             cells.append(spread([run["to_target"] for run in runs]))
             cells.append(spread([run["accuracy"] for run in runs], "{:.2%}"))
-            cells.append(spread([run["memory"] for run in runs], "{:.0f} MiB"))
-            cells.append(spread([run["startup"] for run in runs]))
+            cells.append(spread([run["memory"] for run in runs], "{:.0f}"))
+            cells.append(spread([run["outside"] for run in runs]))
             lines.append(f"| {name} | {' | '.join(cells)} |")
-        lines.append("")
-    for part, seconds in results["parts"].items():
-        lines.append(f"- **{part}:** " + ", ".join(f"{name} {value:.3g} s" for name, value in seconds.items()))
+        ours = median(loops[NAMES["ours"]], "train")
+        ratios = [f"{name} {median(runs, 'train') / ours:.2f}" for name, runs in loops.items()]
+        lines += ["", f"Training in multiples of this course's time: {', '.join(ratios)}.", ""]
+    if results["parts"]:
+        lines += [f"**Smaller measurements**, {describe(results['parts']['machine'])}:", ""]
+    for part, seconds in results["parts"].get("seconds", {}).items():
+        lines.append(f"- {part}: " + ", ".join(f"{name} {value:.3g} s" for name, value in seconds.items()))
     return "\n".join(lines)
+
+
+def median(runs, phase):
+    """Median over trainings of their seconds an epoch."""
+    return statistics.median(seconds_of(run, phase) for run in runs)
+
+
+def describe(machine):
+    """Processor, threads, load and PyTorch's version in words."""
+    return (
+        f"{machine['processor']}, threads: {machine['threads']}, cores: {machine['cores']}, load "
+        f"{machine['load before']} before and {machine['load after']} after, PyTorch {machine['versions']['torch']}"
+    )
 
 
 def plot(results):
@@ -90,7 +106,7 @@ def plot(results):
         dataset, groups = task["runs"][0]["dataset"], by_loop(task)
         left = [0.0] * len(groups)
         for phase, label in (("data", "data"), ("step", "step"), ("eval", "evaluation")):
-            width = [statistics.median(seconds_of(run, phase) for run in runs) for runs in groups.values()]
+            width = [median(runs, phase) for runs in groups.values()]
             axes.barh(list(groups), width, left=left, label=label)
             left = [start + length for start, length in zip(left, width, strict=True)]
         axes.set(title=dataset, xlabel="seconds an epoch (medians)")

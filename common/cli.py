@@ -58,7 +58,7 @@ def main(arguments=None):
 def raise_stopped(*_):
     for number in SIGNALS:  # the first one counts: impatience must not keep the kernel from being stopped too
         signal.signal(number, signal.SIG_IGN)
-    raise StoppedError("stopped; the same command goes on from the last finished epoch.")
+    raise StoppedError("stopped; the same command goes on, a run from its last finished epoch.")
 
 
 def parse_arguments(arguments):
@@ -93,7 +93,9 @@ def parse_arguments(arguments):
     command.set_defaults(command=run_verify)
 
     command = commands.add_parser("compare", help="whether two sets of runs differ by more than noise")
-    command.add_argument("before", help="SESSION:VARIANT of the published results, or a folder of executed notebooks")
+    command.add_argument(
+        "before", help="SESSION:VARIANT of the published results, or FOLDER:VARIANT of executed notebooks"
+    )
     command.add_argument("after", help="the same")
     command.add_argument("--plot", type=Path, metavar="FILE", help="draw both distributions, as .png, .svg or .pdf")
     command.set_defaults(command=run_compare)
@@ -278,7 +280,7 @@ def reason(partial, log):
 
 
 def run_publish(options):
-    if options.rerender == bool(options.notebooks):
+    if options.rerender == bool(options.notebooks) or (options.rerender and options.to):
         raise UsageError("Give the executed notebooks of one session, a zip of run_all.ipynb, or --rerender.")
     if options.notebooks and options.notebooks[0].suffix == ".zip":
         return publish_zip(options)
@@ -360,18 +362,17 @@ def run_compare(options):
 
 
 def accuracies(name):
-    """The test accuracies of a set of runs: SESSION:VARIANT of the published results, or a folder of notebooks."""
-    folder = Path(name)
-    if folder.is_dir():
-        records = [
-            notebooks.read_record(notebooks.read_notebook(path), path) for path in sorted(folder.glob("*.ipynb"))
-        ]
-        return [record["metrics"]["test_accuracy"] for record in records]
-    session, _, variant = name.partition(":")
-    path = find_session(session)
-    groups = {row["name"]: row["values"] for row in page.overview([(path, path.parent)])}
+    """The test accuracies of SESSION:VARIANT of the published results, or of FOLDER:VARIANT of executed notebooks."""
+    where, variant = name.rsplit(":", 1) if ":" in name else (name, "")
+    if Path(where).is_dir():
+        paths = sorted(Path(where).glob("*.ipynb"))
+        records = [notebooks.read_record(notebooks.read_notebook(path), path.name) for path in paths]
+    else:
+        where = find_session(where).parent.name
+        records = notebooks.results(notebooks.SESSIONS / where)
+    groups = {group["name"]: group["values"] for group in page.groups(records)}
     if variant not in groups:
-        raise UsageError(f"{name!r}: {path.parent.name} has results of {', '.join(groups) or 'no variant'}.")
+        raise UsageError(f"{name!r}: {where} has results of {', '.join(groups) or 'no variant'}.")
     return groups[variant]
 
 
@@ -394,7 +395,7 @@ def list_sessions(options):
     for row in page.overview(folders):
         accuracy = f"{page.percent(row)} (n = {row['n']})"
         print(
-            f"{row['session']:24} {row['name']:8} {row['parameters']:10,} {accuracy:>22} {row['seconds']:8}  "
+            f"{row['session']:24} {row['name']:8} {row['parameters']:10,} {accuracy:>22} {row['seconds']:8.1f}  "
             f"{where}/{row['session']}/README.md"
         )
 

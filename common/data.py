@@ -9,9 +9,11 @@ import tempfile
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from filelock import FileLock
@@ -43,7 +45,7 @@ class Dataset:
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    sha256: str  # over the bytes of its files
+    sha256: str  # over the bytes of its files, or of its images and labels
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -65,7 +67,7 @@ def load(name, root=""):
 
 
 def hold_out(split, count=5000):
-    """Divide a training split in two, (rest, held out): always the same `count` images, chosen at random once."""
+    """Divide a split in two, (rest, held out): always the same `count` images, chosen at random once."""
     if not 0 < count < len(split.labels):
         raise DataError(f"Cannot hold out {count} of {len(split.labels)} images: take at least 1 and leave at least 1.")
     order = torch.randperm(len(split.labels), generator=torch.Generator().manual_seed(0))
@@ -127,28 +129,30 @@ def _dataset(name, train, test, classes, sha256):
 
 def _load_digits(root):
     """Scikit-learn's 1,797 handwritten digits, which need no download, enlarged to look like MNIST's."""
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    digits = load_digits()
-    images = torch.from_numpy(digits.images).float()[:, None] * (255 / 16)  # (N, 1, 8, 8), grey levels 0 to 16
+    # Its file, because importing scikit-learn takes as long as training on these digits.
+    try:
+        path = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
+        table = torch.from_numpy(np.loadtxt(path, dtype=np.uint8, delimiter=","))  # (N, 65), the label comes last
+    except (PackageNotFoundError, OSError) as error:
+        raise DataError(f"The digits come with scikit-learn, whose file was not found ({error}): install it.") from None
+    images = table[:, :-1].view(-1, 1, 8, 8) * (255 / 16)  # grey levels are from 0 to 16
     images = F.interpolate(images, size=(20, 20), mode="bilinear")
     images = F.pad(images, (4, 4, 4, 4)).round().byte()  # (N, 1, 28, 28)
-    labels = torch.from_numpy(digits.target).long()
-    train, test = train_test_split(torch.arange(len(labels)), test_size=360, random_state=0, stratify=labels)
-    sha256 = hashlib.sha256(images.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
-    splits = [Split(images[part], labels[part]) for part in (train, test)]
-    return _dataset("digits", *splits, [str(digit) for digit in range(10)], sha256)
+    labels = table[:, -1].long()
+    train, test = hold_out(Split(images, labels), 360)
+    content = b"".join(part.numpy().tobytes() for part in (*train, *test))
+    sha256 = hashlib.sha256(content).hexdigest()
+    return _dataset("digits", train, test, [str(digit) for digit in range(10)], sha256)
 
 
 def _load_mnist(root):
-    from torchvision import datasets  # here, because it takes two seconds
+    from torchvision.datasets.mnist import read_image_file, read_label_file  # here, because it takes two seconds
 
     files = fetch_mnist(root)
     splits = []
-    for train in (True, False):
-        part = datasets.MNIST(root, train=train)
-        splits.append(Split(part.data[:, None], part.targets))
+    for part in ("train", "t10k"):
+        images, labels = (files[0].with_name(f"{part}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1"))
+        splits.append(Split(read_image_file(images)[:, None], read_label_file(labels)))
     return _dataset("MNIST", *splits, [str(digit) for digit in range(10)], hash_files(files))
 
 

@@ -6,7 +6,7 @@ import tomllib
 import nbformat
 
 from common.notebooks import ROOT, RUN_ALL, PublishError, find_cell, read_notebook, results, sessions
-from common.page import escape_markdown, page_title, percent, summary
+from common.page import escape_markdown, groups, headline, page_title, percent
 from common.publish import turn, write_files
 
 BOOTSTRAP = """\
@@ -52,7 +52,7 @@ def badges():
         cell.source = BOOTSTRAP.format(repository=repository, release=release, name=repository.rsplit("/", 1)[1])
         files[path] = nbformat.writes(notebook) + "\n"
     readme = ROOT / "README.md"
-    return {**files, readme: between(readme.read_text(encoding="utf-8"), "index", _index())}
+    return {**files, readme: between(readme.read_text(encoding="utf-8"), "index", _index(_heads()))}
 
 
 @turn()
@@ -60,10 +60,11 @@ def write_badges():
     """Write badges and bootstrap cells, the index and its picture."""
     for path, text in badges().items():
         write_files(path.parent, {path.name: text})
-    if heads():
-        figure, alt = journey()
+    if heads := _heads():
         png = io.BytesIO()
-        figure.savefig(png, format="png", dpi=100, facecolor="white", metadata={"Description": alt})
+        _journey(heads).savefig(
+            png, format="png", dpi=100, facecolor="white", metadata={"Description": _journey_in_words(heads)}
+        )
         write_files(ROOT / "images", {JOURNEY: png.getvalue()})
 
 
@@ -80,7 +81,13 @@ def _colab_address(notebook):
     return f"{colab}/blob/{release}/{notebook.relative_to(ROOT).as_posix()}"
 
 
-def _index():
+def _heads():
+    """The headline of each session that has results: {path of its notebook: group}."""
+    found = {path: groups(results(path.parent)) for path in sessions()}
+    return {path: headline(read_notebook(path), groups_) for path, groups_ in found.items() if groups_}
+
+
+def _index(heads):
     """The table of all sessions and, where there are results, the picture of the journey."""
     columns = ["session", "what it teaches", "parameters", "receptive field"]
     columns += ["test accuracy (mean ± sd)", "claimed", "an epoch"]
@@ -92,46 +99,45 @@ def _index():
         badge = f"[![Open in Colab]({COLAB_BADGE})]({_colab_address(path)})"
         row = [link, course.teaches, "", "", "not run yet", course.claimed, "", badge]
         if records:
-            head = summary(source, source, records)["head"]
+            head = heads[path]
             epoch = head["seconds"] / len(records[0]["history"])
             row[2:5] = f"{head['parameters']:,}", str(head["field"]), f"{percent(head)} (n = {head['n']})"
             row[6] = f"{epoch:.2g} s, {escape_markdown(head['device'])}"
         lines.append(f"| {' | '.join(row)} |")
     lines += ["", f"All of it in one go, on a GPU: [![Open in Colab]({COLAB_BADGE})]({_colab_address(RUN_ALL)})"]
-    if heads():
-        lines += ["", f"![{journey()[1]}](images/{JOURNEY})"]
+    if heads:
+        lines += ["", f"![{_journey_in_words(heads)}](images/{JOURNEY})"]
     return "\n".join(lines)
 
 
-def heads():
-    """The headline of each session that has results: {number of the session: group}."""
-    found = {}
-    for path in sessions():
-        source, records = read_notebook(path), results(path.parent)
-        if records:
-            found[path.parent.name[1:3].lstrip("0")] = summary(source, source, records)["head"]
-    return found
+def _number(path):
+    """The number of a session, from the name of its folder: "6" of s06_under_10k."""
+    return path.parent.name[1:3].lstrip("0")
 
 
-def journey():
-    """The sessions as points, accuracy against parameters, and the same in words."""
+def _journey(heads):
+    """The sessions as points, accuracy against parameters."""
     from matplotlib.figure import Figure  # here, because most commands draw nothing
     from matplotlib.ticker import NullLocator
 
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
-    for number, head in heads().items():
+    for path, head in heads.items():
         spread = [[head["mean"] - head["low"]], [head["high"] - head["mean"]]]
         axes.errorbar(head["parameters"], head["mean"], spread, fmt="o", capsize=4)
-        axes.annotate(f" {number}", (head["parameters"], head["mean"]), fontsize=12, va="bottom")
+        axes.annotate(f" {_number(path)}", (head["parameters"], head["mean"]), fontsize=12, va="bottom")
     ticks = [0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99, 0.993, 0.995, 0.997, 0.998]
     axes.set(xscale="log", yscale="logit", xlabel="parameters", ylabel="test accuracy")
     axes.set_yticks(ticks, [f"{100 * tick:g} %" for tick in ticks])
     axes.yaxis.set_minor_locator(NullLocator())
     axes.set_title("Each session: mean accuracy, lowest to highest run, number of parameters", fontsize=11)
     axes.grid(alpha=0.3)
-    points = [f"session {number} {percent(head)} with {head['parameters']:,}" for number, head in heads().items()]
-    return figure, "Test accuracy against the number of parameters: " + "; ".join(points) + "."
+    return figure
+
+
+def _journey_in_words(heads):
+    points = [f"session {_number(path)} {percent(head)} with {head['parameters']:,}" for path, head in heads.items()]
+    return "Test accuracy against the number of parameters: " + "; ".join(points) + "."
 
 
 def between(text, marker, content):

@@ -9,7 +9,7 @@ import statistics
 from pathlib import Path
 
 from common.compare import difference
-from common.notebooks import PublishError, committed, first_line, read_notebook, results, run_of, schema_of, tags
+from common.notebooks import PublishError, committed, first_line, results, run_of, schema_of, tags
 
 
 def render(source, executed, records, verified=None):
@@ -60,14 +60,8 @@ def page_title(source, records):
 
 def summary(source, page, records):
     """What the template shows besides the notebook."""
-    results = [result for record in records for result in _results(record)]
-    if len({frozenset(key for key in result if key.endswith("_accuracy")) for result in results}) > 1:
-        raise PublishError(f"The runs of {records[0]['session']} do not all measure the same accuracies.")
-    groups = [
-        _group(name, [result for result in results if result["group"] == name])
-        for name in dict.fromkeys(result["group"] for result in results)
-    ]
-    head = next((group for group in groups if group["name"] == source.metadata.course.headline), groups[0])
+    found = groups(records)
+    head = headline(source, found)
     headings = [line[3:] for cell in page.cells for line in cell.source.splitlines() if line.startswith("## ")]
     data, shown = records[0]["dataset"], records[0]
     return {
@@ -75,9 +69,9 @@ def summary(source, page, records):
         "profile": shown["profile"],
         "claimed": source.metadata.course.claimed,
         "dataset": data,
-        "groups": groups,
+        "groups": found,
         "head": head,
-        "differences": _differences(groups, head),
+        "differences": _differences(found, head),
         "standard_error": (head["mean"] * (1 - head["mean"]) / data["test"]) ** 0.5,
         "changed": _changed(source, records),
         "contents": [(heading, _anchor(heading)) for heading in [*headings, "Where this comes from"]],
@@ -88,6 +82,22 @@ def summary(source, page, records):
         "command": _command(shown, schema_of(source)),
         "parameters": {name: shown["params"][name] for name in schema_of(source) if name in shown["params"]},
     }
+
+
+def groups(records):
+    """What the runs of a session reached: one dict for each variant or part, with means and spreads."""
+    results = [result for record in records for result in _results(record)]
+    if len({frozenset(key for key in result if key.endswith("_accuracy")) for result in results}) > 1:
+        raise PublishError(f"The runs of {records[0]['session']} do not all measure the same accuracies.")
+    return [
+        _group(name, [result for result in results if result["group"] == name])
+        for name in dict.fromkeys(result["group"] for result in results)
+    ]
+
+
+def headline(source, groups):
+    """The group that stands for the session: the one that its notebook names, else the first."""
+    return next((group for group in groups if group["name"] == source.metadata.course.headline), groups[0])
 
 
 def _results(record):
@@ -122,7 +132,7 @@ def _group(name, results):
         },
         "parameters": results[0]["parameters"],
         "field": results[0].get("receptive_field", ""),
-        "seconds": round(statistics.mean(result["seconds"] for result in results)),
+        "seconds": statistics.mean(result["seconds"] for result in results),
         "device": " or ".join(sorted({result["device"] for result in results})),
     }
 
@@ -250,8 +260,6 @@ def overview(folders):
     """One row a session and variant: what `course list` prints."""
     rows = []
     for source_path, folder in folders:
-        source = read_notebook(source_path)
         records = results(folder)
-        groups = summary(source, source, records)["groups"] if records else []
-        rows += [{"session": source_path.parent.name, **group} for group in groups]
+        rows += [{"session": source_path.parent.name, **group} for group in groups(records)]
     return rows

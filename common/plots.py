@@ -63,7 +63,7 @@ def analysis(history, target, images):
     else:
         why = "The network does better on images that it has seen."
     if best["test_accuracy"] == right:
-        choice = "It is the last one, by chance: training does not look at the test images."
+        choice = "No epoch was better than the last one."
     else:
         choice = (
             f"Epoch {best['epoch']} had {best['test_accuracy']:.2%}. To quote it would be to choose with the test set."
@@ -265,24 +265,29 @@ def class_accuracy(labels, logits, classes):
     if max(map(len, classes)) > 4:
         axes.tick_params("x", rotation=45)
     return figure, (
-        f"Accuracy per class, from {accuracies[worst]:.2%} for {worst} to {accuracies[best]:.2%} for {best}; "
-        "the axis does not begin at zero."
+        f"Accuracy per class, from {accuracies[worst]:.2%} for {worst} to {accuracies[best]:.2%} for {best}"
+        + ("; the axis does not begin at zero." if axes.get_ylim()[0] > 0 else ".")
     )
 
 
 def confusion_matrix(labels, logits, classes):
-    """Which class is taken for which."""
-    from sklearn.metrics import ConfusionMatrixDisplay
-    from sklearn.metrics import confusion_matrix as count
-
-    matrix = count(labels, logits.argmax(dim=1).cpu(), labels=range(len(classes)))
+    """Which class is taken for which: how many images of each class, a row, were given each answer, a column."""
+    answers = logits.argmax(dim=1).cpu()
+    pairs = len(classes) * labels + answers  # one number for each cell of the matrix
+    matrix = pairs.bincount(minlength=len(classes) ** 2).view(len(classes), len(classes)).numpy()
     figure = Figure(figsize=(6, 5.4), layout="constrained")
-    display_ = ConfusionMatrixDisplay(matrix, display_labels=classes)
+    axes = figure.subplots()
+    axes.imshow(matrix, cmap="Blues")
+    for (truth, answer), images in np.ndenumerate(matrix):
+        colour = "white" if images > matrix.max() / 2 else "black"
+        axes.text(answer, truth, images, color=colour, ha="center", va="center")
     rotation = 45 if max(map(len, classes)) > 4 or len(classes) > 10 else 0
-    display_.plot(ax=figure.subplots(), colorbar=False, cmap="Blues", xticks_rotation=rotation)
+    axes.set_xticks(range(len(classes)), classes, rotation=rotation)
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set(xlabel="answer", ylabel="class")
     rows = confused_pairs(labels, logits, classes, 3)
-    pairs = [f"{row['truth']} as {row['taken for']} ({row['images']} times)" for row in rows]
-    return figure, "Confusion matrix. Most frequent mistakes: " + (", ".join(pairs) or "none") + "."
+    mistakes = [f"{row['truth']} as {row['taken for']} ({row['images']} times)" for row in rows]
+    return figure, "Confusion matrix. Most frequent mistakes: " + (", ".join(mistakes) or "none") + "."
 
 
 def confused_pairs(labels, logits, classes, count=5):
@@ -316,7 +321,10 @@ def filters(layer):
 
 
 def feature_maps(model, image, layers, count=8):
-    """The first maps that come out of each of `layers` {title: module} for one normalised image (C, H, W)."""
+    """The first maps that come out of each of `layers` {title: module} for one normalised image (C, H, W).
+
+    The model must be in evaluation mode, or batch norm would learn from the image.
+    """
     outputs = {}
     hooks = [
         layer.register_forward_hook(lambda _, __, output, title=title: outputs.update({title: output.detach().clone()}))

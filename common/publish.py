@@ -57,8 +57,11 @@ def publish(paths, folder=None):
     source = read_notebook(SESSIONS / session / "session.ipynb")
     headline = source.metadata.course.headline
     paths = sorted(paths, key=lambda path: (records[path]["variant"] != headline, run_of(records[path])))
-    folder = folder or SESSIONS / session
-    _check(source, [records[path] for path in paths], paths, published=SESSIONS in folder.resolve().parents)
+    published = SESSIONS / session
+    folder = folder or published
+    if folder.resolve() != published.resolve():
+        _check_folder(folder)
+    _check(source, [records[path] for path in paths], paths, published=folder.resolve() == published.resolve())
     for path in paths:
         _check_evidence(notebooks[path], records[path], path)
     shown = paths[0]
@@ -110,6 +113,14 @@ def rerender(session):
     _write_page(folder, render(source, executed, records, verification(folder)))
 
 
+def _check_folder(folder):
+    """Raise PublishError where a page would take the place of something else than a page."""
+    if SESSIONS.resolve() in [folder.resolve(), *folder.resolve().parents]:
+        raise PublishError(f"{folder} is no place for a page of this session: choose a folder outside of sessions/.")
+    if not (folder / "results.json").exists() and any((folder / name).exists() for name in ("README.md", "images")):
+        raise PublishError(f"{folder} has a README.md or images that are no published page: choose another folder.")
+
+
 def _check(source, records, paths, published):
     """Raise PublishError where a record does not fit the source or the other records."""
     deciding = source_digest(source)
@@ -139,7 +150,10 @@ def _check_evidence(notebook, record, path):
     if any(item.output_type == "error" for cell in notebook.cells for item in cell.get("outputs", [])):
         raise PublishError(f"{path}: a cell ended with an error.")
     sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    parameters = {name: value for name, value in find_parameters(sources).items() if name not in WHERE}
+    try:
+        parameters = {name: value for name, value in find_parameters(sources).items() if name not in WHERE}
+    except ParameterError as error:
+        raise PublishError(f"{path}: {error}") from None
     named = {name: record[name] for name in ("profile", "variant", "seed")}
     if parameters != record["params"] or parameters != parameters | named:
         raise PublishError(f"{path}: the record has other parameters than the notebook.")

@@ -146,7 +146,8 @@ def _time_left(states, records, expected, started):
     speed = 1  # that of the machines of the published runs, until one has finished here
     if finished:
         speed = sum(_seconds(records[job]) for job in finished) / sum(expected[job] for job in finished)
-    running = next(job for job, state in states.items() if not records[job] and state != "waiting")
+    begun = (job for job, state in states.items() if not state.startswith(("waiting", "FAILED")))
+    running = next(job for job in begun if not records[job])
     waiting = sum(expected[job] for job, state in states.items() if not records[job] and state == "waiting")
     left = waiting * speed + max(0, expected[running] * speed - (time.time() - started))
     return f"about {_duration(left)} left" + ("" if finished else " at the pace of the published runs")

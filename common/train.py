@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from tqdm import tqdm
 
-from common.utils import interactive
+from common.utils import interactive, keep_freed_memory
 
 
 @dataclass
@@ -53,8 +53,8 @@ def fit(
     """Train `model` for `epochs` passes over the loader `train` and return the History.
 
     `test` and `held_out` are loaders to measure on after each epoch; `test` may be None, and decides nothing. `loss`
-    and `metrics` {name: function} take the model's outputs and the targets of a batch; a metric says for each image
-    whether it is right.
+    and `metrics` {name: function} take the model's outputs and the targets of a batch; a metric, one of which is
+    "accuracy", says for each image whether it is right.
 
     `schedule` is a scheduler of torch.optim: OneCycleLR steps after each batch, ReduceLROnPlateau after each epoch
     on the loss of `held_out`, every other one after each epoch. `bfloat16` runs the training's forward pass in
@@ -70,6 +70,7 @@ def fit(
         raise ValueError("ReduceLROnPlateau needs the loader held_out: the test set must not decide the learning rate.")
     if optimizer.state:
         raise ValueError("This optimiser has made steps already: make model and optimiser anew before training again.")
+    keep_freed_memory()
     history = History()
     if checkpoint:
         measures = ", ".join([getattr(loss, "__name__", str(loss)), *metrics])

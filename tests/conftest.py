@@ -47,14 +47,23 @@ def colab_modules(folder):
 
 
 class Course:
-    """A copy of the course, and its command in a process of its own."""
+    """A copy of the course or of another copy, and its command in a process of its own."""
 
-    def __init__(self, root):
+    def __init__(self, root, original=None):
         self.root = root
+        if original:
+            shutil.copytree(original.root, root)
+            return
         for name in ("common", "sessions", "benchmarks", "profiles"):
             shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("pyproject.toml", "README.md", "Snakefile"):
             shutil.copy(ROOT / name, root / name)
+
+    def keep_sessions(self, *names):
+        """Delete the other sessions, which only take time."""
+        for folder in (self.root / "sessions").glob("*/"):
+            if folder.name not in names:
+                shutil.rmtree(folder)
 
     def environment(self):
         programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -114,7 +123,6 @@ class Course:
         folder.mkdir()
         nbformat.write(notebook, folder / "session.ipynb")
         (folder / "quick.yaml").write_text("profile: quick\n")
-        assert self("badges").returncode == 0
 
 
 @pytest.fixture(scope="session")

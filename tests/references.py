@@ -14,6 +14,7 @@ import yaml
 from nbconvert.preprocessors.coalescestreams import CoalesceStreamsPreprocessor
 
 from common import notebooks
+from common.cli import find_session
 
 FOLDER = Path(__file__).resolve().parent / "notebooks"
 IGNORE = "nbval-ignore-output"
@@ -59,10 +60,8 @@ def clean(notebook):
 
 
 def main(names):
-    for source in notebooks.sessions():
+    for source in [find_session(name) for name in names] or notebooks.sessions():
         session = source.parent.name
-        if names and session not in names:
-            continue
         with tempfile.TemporaryDirectory() as folder:
             executed = Path(folder) / "executed.ipynb"
             process = execute(source, executed)

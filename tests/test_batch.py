@@ -1,7 +1,6 @@
 """The batch: killed, started twice, with a session that fails. The sessions are stubs of a second each."""
 
 import os
-import shutil
 import signal
 import time
 from collections import Counter
@@ -21,8 +20,7 @@ QUICK = ["--cores", "3", "quick", "--config", "seeds=2"]
 @pytest.fixture
 def stubs(own_course):
     """A copy of the course without its sessions."""
-    for folder in (own_course.root / "sessions").glob("*/"):
-        shutil.rmtree(folder)
+    own_course.keep_sessions()
     return own_course
 
 

@@ -1,8 +1,10 @@
 """`course check` finds what does not fit together; `course verify` and `course compare`."""
 
 import json
+import re
 import shutil
 import subprocess
+import sys
 
 import nbformat
 import pytest
@@ -23,16 +25,34 @@ def test_all_that_is_committed_fits_together():
     assert list(check()) == []
 
 
-@pytest.fixture
-def mine(tmp_path):
+def test_the_readme_tells_the_speed_that_was_measured(own_course):
+    """Its section and its plot are made from benchmarks/speed.json, and nobody has edited them."""
+    readme, plot = own_course.root / "README.md", own_course.root / "images" / "speed.png"
+    text = readme.read_text(encoding="utf-8")
+    altered = re.sub(r"(<!-- speed -->).*(?=<!-- /speed -->)", r"\1\n", text, flags=re.DOTALL)
+    assert altered != text
+    readme.write_text(altered, encoding="utf-8")
+    plot.parent.mkdir()
+    command = [sys.executable, "benchmarks/speed.py", "page"]
+    subprocess.run(command, cwd=own_course.root, env=own_course.environment(), check=True)
+    assert readme.read_text(encoding="utf-8") == text
+    assert plot.exists()
+
+
+@pytest.fixture(scope="module")
+def one_session(tmp_path_factory):
     """A copy of the course with one session, as a git checkout."""
-    course = Course(tmp_path / "course")
-    for folder in (course.root / "sessions").glob("*/"):
-        if folder.name != SESSION:
-            shutil.rmtree(folder)
+    course = Course(tmp_path_factory.mktemp("one"))
+    course.keep_sessions(SESSION)
     assert course("badges").returncode == 0
     subprocess.run(["git", "init", "--quiet", course.root], check=True)
     return course
+
+
+@pytest.fixture
+def mine(one_session, tmp_path):
+    """A copy of that, to be spoilt."""
+    return Course(tmp_path / "course", one_session)
 
 
 def replace(name, old, new):

@@ -4,9 +4,11 @@ import json
 import os
 import signal
 from contextlib import suppress
+from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import Course
 from safetensors.torch import load_file
 
 from common import notebooks
@@ -49,13 +51,15 @@ def test_data_are_fetched_or_the_reason_is_told(course):
     assert "expected a folder with <class>/<image>" in process.stderr_text
 
 
+QUICK_RUN = ["run", "s06", "--profile", "quick", "-p", "epochs", "2", "--seed", "5"]
+NAME = "B-seed-5-epochs-2"  # what was chosen besides the profile stands in the name
+
+
 @pytest.fixture(scope="module")
 def quick_run(tmp_path_factory):
     """Session 6, executed for two epochs in a copy of the course."""
-    from conftest import Course
-
     course = Course(tmp_path_factory.mktemp("quick"))
-    process = course("run", "s06", "--profile", "quick", "-p", "epochs", "2", "--seed", "5")
+    process = course(*QUICK_RUN)
     assert process.returncode == 0, process.stderr_text
     return course, process
 
@@ -63,13 +67,12 @@ def quick_run(tmp_path_factory):
 def test_a_run_leaves_a_notebook_weights_and_a_log(quick_run):
     course, process = quick_run
     folder = course.root / "runs" / "quick" / "s06_under_10k"
-    name = "B-seed-5-epochs-2"  # what was chosen besides the profile stands in the name
-    assert sorted(path.name for path in folder.iterdir()) == [f"{name}.ipynb", f"{name}.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == [f"{NAME}.ipynb", f"{NAME}.safetensors"]
     assert "Epoch  2" in process.stdout_text
     assert not list((course.root / "logs").rglob("*.checkpoint"))
 
-    notebook = nbformat.read(folder / f"{name}.ipynb", 4)
-    record = notebooks.read_record(notebook, name)
+    notebook = nbformat.read(folder / f"{NAME}.ipynb", 4)
+    record = notebooks.read_record(notebook, NAME)
     assert record["params"]["epochs"] == 2
     assert record["params"]["dataset"] == "digits"
     assert record["seed"] == 5
@@ -77,7 +80,7 @@ def test_a_run_leaves_a_notebook_weights_and_a_log(quick_run):
     assert record["metrics"]["parameters"] == 9404
     assert record["dataset"]["test"] == 360
     assert set(record["seconds"]) == {"data", "train", "eval"}
-    tensors = load_file(folder / f"{name}.safetensors")
+    tensors = load_file(folder / f"{NAME}.safetensors")
     # the parameters, and a mean and a variance for each of batch norm's 124 channels
     assert sum(tensor.numel() for key, tensor in tensors.items() if "num_batches" not in key) == 9404 + 2 * 124
     assert str(course.root) not in json.dumps(notebook), "a path of this machine"
@@ -88,7 +91,7 @@ def test_a_run_leaves_a_notebook_weights_and_a_log(quick_run):
 
 def test_a_quick_run_is_published_elsewhere_but_not_among_the_results(quick_run):
     course, _ = quick_run
-    notebook = course.root / "runs" / "quick" / "s06_under_10k" / "B-seed-5-epochs-2.ipynb"
+    notebook = course.root / "runs" / "quick" / "s06_under_10k" / f"{NAME}.ipynb"
     process = course("publish", notebook)
     assert process.returncode == 1
     assert "quick profile" in process.stderr_text
@@ -170,29 +173,27 @@ def test_the_same_run_is_not_executed_twice_at_once(own_course):
     first.communicate(timeout=30)
 
 
-def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_result(own_course):
+def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_result(own_course, quick_run):
     """SIGKILL for everything in the middle of a real session; run again, it ends like one that was never killed."""
-    arguments = ["run", "s06", "--profile", "quick", "-p", "epochs", "2"]
-    killed = own_course.start(*arguments)
+    killed = own_course.start(*QUICK_RUN)
     for line in killed.stdout:
         if "Epoch  1" in line:
             break
     killed.kill()
     killed.wait()
-    beside = own_course(*arguments)  # papermill lives on, and nobody may start a second one beside it
+    beside = own_course(*QUICK_RUN)  # papermill lives on, and nobody may start a second one beside it
     assert "is being executed already" in beside.stderr_text
     kill_all_in(own_course.root)
-    folder = own_course.root / "runs" / "quick" / "s06_under_10k"
-    assert list(folder.iterdir()) == []
-    resumed = own_course(*arguments)
+    folder = Path("runs", "quick", "s06_under_10k")
+    assert list((own_course.root / folder).iterdir()) == []
+    resumed = own_course(*QUICK_RUN)
     assert resumed.returncode == 0, resumed.stderr_text
-    name = "B-seed-0-epochs-2"
-    one = notebooks.read_record(nbformat.read(folder / f"{name}.ipynb", 4), name)
-    log = (own_course.root / "logs" / "quick" / "s06_under_10k" / f"{name}.log").read_text()
+    log = (own_course.root / "logs" / "quick" / "s06_under_10k" / f"{NAME}.log").read_text()
     assert "Going on after epoch" in log
-    (folder / f"{name}.ipynb").unlink()
-    assert own_course(*arguments).returncode == 0
-    two = notebooks.read_record(nbformat.read(folder / f"{name}.ipynb", 4), name)
+    one, two = (
+        notebooks.read_record(nbformat.read(course.root / folder / f"{NAME}.ipynb", 4), NAME)
+        for course in (own_course, quick_run[0])
+    )
     assert one["history"] == two["history"]
     assert one["weights"]["sha256"] == two["weights"]["sha256"]
 

@@ -25,12 +25,18 @@ from common import data
 
 def test_digits_are_scikit_learns(digits):
     from sklearn.datasets import load_digits
+    from torchvision.transforms.functional import resize
 
     assert digits.name == "digits"
     assert (len(digits.train.labels), len(digits.test.labels)) == (1437, 360)
-    labels = torch.cat([digits.train.labels, digits.test.labels])
-    assert torch.equal(labels.bincount(), torch.from_numpy(load_digits().target).bincount())
-    assert digits.train.images.shape[1:] == (1, 28, 28)
+    theirs, order = load_digits(), torch.randperm(1797, generator=torch.Generator().manual_seed(0))
+    labels = torch.cat([digits.test.labels, digits.train.labels])
+    assert torch.equal(labels, torch.from_numpy(theirs.target)[order])
+    images = torch.cat([digits.test.images, digits.train.images])
+    assert images.shape == (1797, 1, 28, 28)
+    enlarged = resize(torch.from_numpy(theirs.images)[order][:, None] * 255 / 16, [20, 20], antialias=False)
+    assert (images[:, :, 4:24, 4:24] - enlarged).abs().max() <= 0.5 + 1e-4
+    assert images.sum() == images[:, :, 4:24, 4:24].sum()
     assert digits.train.images.dtype == torch.uint8
     pixels = digits.train.images.double() / 255
     assert digits.mean[0] == pytest.approx(float(pixels.mean()), abs=1e-9)
@@ -180,6 +186,15 @@ def test_mnist_is_downloaded_once(tmp_path, serve, mnist, monkeypatch):
     assert left_over(tmp_path) == sorted(f"MNIST/raw/{name}" for name in data.MNIST_FILES)
     monkeypatch.setattr(data, "MNIST_MIRRORS", ["http://127.0.0.1:9/gone"])
     assert data.load("mnist", tmp_path).sha256 == first.sha256
+
+
+def test_only_the_files_that_were_checked_are_read(tmp_path, serve, mnist, monkeypatch):
+    """Old versions of torchvision left tensors in MNIST/processed, which new ones read without a check."""
+    monkeypatch.setattr(data, "MNIST_MIRRORS", [serve(mnist)])
+    (tmp_path / "MNIST" / "processed").mkdir(parents=True)
+    for name in ("training", "test"):
+        torch.save((torch.zeros(5, 28, 28).byte(), torch.arange(5)), tmp_path / "MNIST" / "processed" / f"{name}.pt")
+    assert len(data.load("mnist", tmp_path).train.labels) == 30
 
 
 def test_the_next_mirror_is_taken_when_one_fails(tmp_path, serve, mnist, monkeypatch):

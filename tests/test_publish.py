@@ -1,11 +1,11 @@
 """Publishing: what a page says, what is refused, and that nothing is left by half."""
 
 import json
-import shutil
 import statistics
 
 import nbformat
 import pytest
+from conftest import Course
 
 from common import notebooks
 from common.notebooks import find_cell
@@ -15,10 +15,10 @@ from common.record import MIME, record_line
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
     """A course with a toy session, its two seeds executed: the accuracy is 0.5 + seed / 10."""
-    from conftest import Course
-
     course = Course(tmp_path_factory.mktemp("published"))
+    course.keep_sessions("s06_under_10k")
     course.add_session("s99_test", "accuracy = 0.5 + seed / 10\nprint('\\n'.join(map(str, range(30))))")
+    assert course("badges").returncode == 0
     for seed in (0, 1):
         process = course("run", "s99", "--seed", seed)
         assert process.returncode == 0, process.stderr_text
@@ -28,10 +28,7 @@ def executed(tmp_path_factory):
 @pytest.fixture
 def mine(executed, tmp_path):
     """A copy of that course, to be spoilt."""
-    shutil.copytree(executed.root, tmp_path / "course")
-    course = object.__new__(type(executed))
-    course.root = tmp_path / "course"
-    return course
+    return Course(tmp_path / "course", executed)
 
 
 def runs_of(course):
@@ -196,6 +193,12 @@ REFUSED = [
         lambda course: change_record(runs_of(course)[1], lambda record: record.update(session="s06_under_10k")),
         "publish one session at a time",
     ),
+    (
+        lambda course: change(
+            runs_of(course)[1], lambda notebook: find_cell(notebook, "parameters").update(source="x = 1  # @param {")
+        ),
+        "A-seed-1.ipynb: This line must have",
+    ),
     (lambda course: runs_of(course)[0].write_text("{}"), "is not a readable notebook"),
     (lambda course: runs_of(course)[0].write_text("no json"), "is not a readable notebook"),
     (
@@ -218,6 +221,32 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(mine, spoil, reason
     assert reason in process.stderr_text
     assert "Traceback" not in process.stderr_text
     assert sorted(path.name for path in page(mine).iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("folder", "reason"),
+    [
+        (".", "has a README.md or images that are no published page"),
+        ("sessions", "choose a folder outside of sessions/"),
+        ("sessions/s06_under_10k", "choose a folder outside of sessions/"),
+    ],
+)
+def test_a_page_takes_the_place_of_nothing_else(mine, folder, reason):
+    before = {path: path.read_bytes() for path in mine.root.rglob("*") if path.is_file()}
+    process = mine("publish", *runs_of(mine), "--to", folder)
+    assert process.returncode == 1
+    assert reason in process.stderr_text
+    after = {path: path.read_bytes() for path in mine.root.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert {**before, **after} == before
+
+
+def test_runs_are_compared_before_they_are_published(executed):
+    process = executed("compare", "runs/full/s99_test:A", "s06:B")
+    assert process.returncode == 0, process.stderr_text
+    assert "runs/full/s99_test:A: mean 55.00 %, 2 runs" in process.stdout_text
+    process = executed("compare", "runs/full/s99_test", "s06:B")
+    assert process.returncode == 2
+    assert "'runs/full/s99_test': runs/full/s99_test has results of A." in process.stderr_text
 
 
 def test_comments_and_layout_are_not_other_code(mine):

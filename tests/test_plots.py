@@ -1,0 +1,41 @@
+"""What a plot shows is what scikit-learn counts."""
+
+import math
+
+import pytest
+import torch
+from sklearn.metrics import confusion_matrix, recall_score
+
+from common import plots
+
+CLASSES = ("a", "b", "c", "d")
+
+
+@pytest.fixture(scope="module")
+def answered():
+    """Labels (N,) and logits (N, 4) for 60 images; there is none of class d, but it is an answer."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(3, (60,), generator=generator), torch.randn(60, 4, generator=generator)
+
+
+def test_the_confusion_matrix_is_that_of_scikit_learn(answered):
+    labels, logits = answered
+    expected = confusion_matrix(labels, logits.argmax(dim=1), labels=range(4))
+    figure, alt = plots.confusion_matrix(labels, logits, CLASSES)
+    axes = figure.axes[0]
+    shown = {text.get_position(): int(text.get_text()) for text in axes.texts}
+    assert shown == {(answer, label): expected[label, answer] for label in range(4) for answer in range(4)}
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("answer", "class")
+    assert [text.get_text() for text in axes.get_yticklabels()] == list(CLASSES)
+    mistakes = {f"{CLASSES[i]} as {CLASSES[j]} ({expected[i, j]} times)" for i in range(4) for j in range(4) if i != j}
+    most = alt.removeprefix("Confusion matrix. Most frequent mistakes: ").removesuffix(".").split("), ")
+    assert {f"{mistake.removesuffix(')')})" for mistake in most} <= mistakes
+    assert len(most) == 3
+
+
+def test_the_accuracy_of_each_class_is_its_recall(answered):
+    labels, logits = answered
+    accuracies = plots.accuracy_per_class(labels, logits, CLASSES)
+    recalls = recall_score(labels, logits.argmax(dim=1), labels=range(3), average=None)
+    assert list(accuracies.values())[:3] == pytest.approx(recalls)
+    assert math.isnan(accuracies["d"])
