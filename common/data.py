@@ -365,7 +365,7 @@ class Augment:
     rotate: float = 0.0  # degrees, up to this to either side
     shift: float = 0.0  # pixels, up to this in x and in y
     scale: float = 0.0  # fraction, larger or smaller by up to this
-    flip: bool = False  # left and right swapped, every other time
+    flip: bool = False  # left and right swapped, with probability one half
     crop_padding: int = 0  # pixels put around the image before a window of its size is cut out
 
     def __call__(self, images, generator):

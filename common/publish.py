@@ -68,13 +68,12 @@ def publish(paths, folder=None):
     files = {"executed.ipynb": nbformat.writes(_portable(notebooks[shown])) + "\n"}
     files["results.json"] = json.dumps([records[path] for path in paths], indent=1) + "\n"
     files |= render(source, notebooks[shown], [records[path] for path in paths])
-    if records[shown]["weights"]:
+    if committed(records[shown]):
         weights = shown.with_suffix(".safetensors")
         if not weights.exists() or hash_file(weights) != records[shown]["weights"]["sha256"]:
             raise PublishError(f"{weights} is not there or not the file that {shown.name} wrote.")
         _check_weights(weights)
-        if committed(records[shown]):
-            files["weights.safetensors"] = weights.read_bytes()
+        files["weights.safetensors"] = weights.read_bytes()
     _write_page(folder, files)
     (folder / "verified.json").unlink(missing_ok=True)  # it was about other weights
     if not committed(records[shown]):

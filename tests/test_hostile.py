@@ -49,7 +49,7 @@ HOSTILE = [
     "a\n\n<script>alert(1)</script>\n\n[x]: http://evil.example\n\n[x]",
     "a\n```\n<script>alert(1)</script>\n```\nb",
     "a\n````\n<script>alert(1)</script>\n[x](http://evil.example)",
-    "``\x1b[0m`\n[x](http://evil.example)\n<script>alert(1)</script>",
+    "plain\n``\x1b[0m`\n[x](http://evil.example)\n<script>alert(1)</script>",
     "../../outside",
     "$(touch outside); `touch outside`",
 ]
