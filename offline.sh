@@ -36,9 +36,11 @@ run() {
     export COURSE_DATA=$PWD/.offline/unpacked PYTHONPATH=$PWD/.offline/site OMP_NUM_THREADS=1
     mkdir -p "$out"
     if [ ! -f .offline/ready ]; then
+        rm -rf .offline/site .offline/unpacked
         python3 -m pip install --quiet --no-index --no-deps --no-compile --target .offline/site .offline/wheels/*
         mkdir -p .offline/unpacked
         for archive in .offline/data/*; do
+            [ -e "$archive" ] || continue
             case $archive in
                 */cifar-10-python.tar.gz) cp "$archive" .offline/unpacked ;; # the course unpacks and checks it itself
                 *) tar -xf "$archive" -C .offline/unpacked ;;

@@ -1,4 +1,4 @@
-"""The course's training loop beside others: seconds, accuracy, memory, start-up; written to speed.json and a plot.
+"""The course's training loop beside others: seconds, accuracy, memory; written to speed.json and a plot.
 
     python benchmarks/speed.py mnist     # an hour or more; on a machine with nothing else to do
     python benchmarks/speed.py cifar10   # or cifar10-jpeg75; hours
@@ -31,10 +31,9 @@ from common import utils
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=[*TASKS, "parts", "page"])
-    cores = len(os.sched_getaffinity(0))
     parser.add_argument("--epochs", type=int, default=5, help="of each training")
     parser.add_argument("--seeds", type=int, default=3, help="trainings with each loop")
-    parser.add_argument("--threads", type=int, default=cores, help="of PyTorch, for the loops")
+    parser.add_argument("--threads", type=int, default=cores(), help="of PyTorch, for the loops")
     options = parser.parse_args()
     if options.what == "digits":
         *_, measured = measure_loops(options)
@@ -103,9 +102,13 @@ def describe_machine(threads):
             versions[package] = "not installed"
     if load() > 0.5:
         print(f"Warning: the machine is not quiet (load {load()}): these times mean little.")
-    processor, cores = names[0] if names else platform.processor(), len(os.sched_getaffinity(0))
-    machine = {"processor": processor, "cores": cores, "threads": threads}
-    return {**machine, "versions": versions, "load before": load()}
+    processor = names[0] if names else platform.processor()
+    return {"processor": processor, "cores": cores(), "threads": threads, "versions": versions, "load before": load()}
+
+
+def cores():
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def load():

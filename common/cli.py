@@ -365,8 +365,10 @@ def accuracies(name):
     """The test accuracies of SESSION:VARIANT of the published results, or of FOLDER:VARIANT of executed notebooks."""
     where, variant = name.rsplit(":", 1) if ":" in name else (name, "")
     if Path(where).is_dir():
-        paths = sorted(Path(where).glob("*.ipynb"))
+        paths = [path for path in sorted(Path(where).glob("*.ipynb")) if path.name != "executed.ipynb"]
         records = [notebooks.read_record(notebooks.read_notebook(path), path.name) for path in paths]
+        if any(publish.recipe(record) != publish.recipe(records[0]) for record in records):
+            raise UsageError(f"{where} has runs with different parameters: compare runs of one kind.")
     else:
         where = find_session(where).parent.name
         records = notebooks.results(notebooks.SESSIONS / where)

@@ -132,7 +132,7 @@ def _check(source, records, paths, published):
         _check_values(source, record["params"], path)
         if published and record["profile"] != "full":
             raise PublishError(f"{path} is a run of the quick profile; published are runs of the full one.")
-        if _recipe(record) != _recipe(records[0]):
+        if recipe(record) != recipe(records[0]):
             raise PublishError(f"{path} has other parameters than {paths[0]}: publish runs of one kind together.")
         if record["dataset"] != records[0]["dataset"]:
             raise PublishError(f"{path} used other data than {paths[0]}.")
@@ -175,7 +175,7 @@ def _check_weights(path):
         raise PublishError(f"{path} is no safetensors file: {error}.") from None
 
 
-def _recipe(record):
+def recipe(record):
     """The parameters that all runs of a page have in common."""
     return {name: value for name, value in record["params"].items() if name not in ("variant", "seed")}
 
