@@ -111,6 +111,6 @@ def plot(results):
             left = [start + length for start, length in zip(left, width, strict=True)]
         axes.set(title=dataset, xlabel="seconds an epoch (medians)")
         axes.invert_yaxis()
-        axes.legend()
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))  # beside the bars
         words.append(f"{dataset}: " + ", ".join(f"{n} {s:.1f}" for n, s in zip(groups, left, strict=True)))
     return figure, "Seconds an epoch. " + "; ".join(words) + "."
