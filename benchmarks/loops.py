@@ -1,8 +1,7 @@
 """One training in a process of its own, by one of four loops; prints what it took as JSON. Started by speed.py.
 
 All loops train the same network with the same optimiser, schedule, batch size and changes of the images, and measure
-on the test images after each epoch. They differ in how batches are made, in what the loop does at each step, and in
-that only ours calls utils.keep_freed_memory().
+on the test images after each epoch. They differ in how batches are made and in what the loop does at each step.
 """
 
 import json

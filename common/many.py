@@ -15,7 +15,6 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from common.train import History, accuracy
-from common.utils import keep_freed_memory
 
 # Layers that treat each group of channels by itself, once their weights are put together.
 BY_CHANNEL = (nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.ReLU, nn.Flatten, nn.MaxPool2d, nn.AvgPool2d)
@@ -41,7 +40,6 @@ def fit_many(setup, seeds, optimise, *, epochs):
         generators.append(torch.Generator().set_state(torch.get_rng_state()))  # alone, dropout would go on with these
     if len({(len(loader.targets), loader.batch_size) for loader in loaders}) > 1:
         raise ValueError("All loaders need the same number of images and the same batch size.")
-    keep_freed_memory()
     wide = side_by_side(networks, generators).train().to(memory_format=torch.channels_last)  # fast for many groups
     optimizer, schedule = optimise(wide, loaders[0])
     histories = [History() for _ in networks]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from tqdm import tqdm
 
-from common.utils import interactive, keep_freed_memory
+from common.utils import interactive
 
 
 @dataclass
@@ -70,7 +70,6 @@ def fit(
         raise ValueError("ReduceLROnPlateau needs the loader held_out: the test set must not decide the learning rate.")
     if optimizer.state:
         raise ValueError("This optimiser has made steps already: make model and optimiser anew before training again.")
-    keep_freed_memory()
     history = History()
     if checkpoint:
         measures = ", ".join([getattr(loss, "__name__", str(loss)), *metrics])

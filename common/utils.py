@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import ctypes
 import io
 import math
 import os
@@ -32,18 +31,6 @@ def set_seed(seed):
     torch.manual_seed(seed)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
-
-
-def keep_freed_memory():
-    """Let this process keep what it frees instead of handing it back to the system; on Linux with glibc only.
-
-    A training on a CPU frees and asks for the same megabytes at each step, and to get new pages every time takes up to
-    a quarter of its time.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-1, -1)  # M_TRIM_THRESHOLD: do not hand back the end of the heap
-        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD: take blocks of up to 32 MiB from the heap, its highest value
 
 
 def choose_device(name="auto"):
