@@ -49,7 +49,7 @@ def main():
             save(results)  # after each round: when it is stopped, the rounds before are kept
     if not results["tasks"]:
         sys.exit("No loop was measured yet.")
-    write_page()
+    write_page(results)
 
 
 def save(results):
@@ -100,10 +100,11 @@ def describe_machine(threads):
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "not installed"
-    if load() > 0.5:
-        print(f"Warning: the machine is not quiet (load {load()}): these times mean little.")
+    before = load()
+    if before > 0.5:
+        print(f"Warning: the machine is not quiet (load {before}): these times mean little.")
     processor = names[0] if names else platform.processor()
-    return {"processor": processor, "cores": cores(), "threads": threads, "versions": versions, "load before": load()}
+    return {"processor": processor, "cores": cores(), "threads": threads, "versions": versions, "load before": before}
 
 
 def cores():

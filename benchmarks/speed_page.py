@@ -1,6 +1,5 @@
 """The README's section on speed, a table and a plot, from speed.json."""
 
-import json
 import statistics
 from pathlib import Path
 
@@ -19,16 +18,12 @@ NAMES = {
 }
 
 
-def write_page():
-    """Write the plot and, where the README has the markers <!-- speed --> and <!-- /speed -->, the section."""
-    results = json.loads(RESULTS.read_text(encoding="utf-8"))
+def write_page(results):
+    """Write the plot, and the README's section between <!-- speed --> and <!-- /speed -->."""
     figure, alt = plot(results)
     figure.savefig(PLOT, dpi=100, facecolor="white", metadata={"Description": alt})
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
-    if "<!-- speed -->" not in text:
-        print("The README has no place for it: put <!-- speed --> and <!-- /speed --> where the section belongs.")
-        return
     section = f"{table(results)}\n\n![{alt}](images/{PLOT.name})"
     readme.write_text(between(text, "speed", section), encoding="utf-8")
 
@@ -79,8 +74,8 @@ def table(results):
         lines += ["", f"Training in multiples of this course's time: {', '.join(ratios)}.", ""]
     if results["parts"]:
         lines += [f"**Smaller measurements**, {describe(results['parts']['machine'])}:", ""]
-    for part, seconds in results["parts"].get("seconds", {}).items():
-        lines.append(f"- {part}: " + ", ".join(f"{name} {value:.3g} s" for name, value in seconds.items()))
+        for part, seconds in results["parts"]["seconds"].items():
+            lines.append(f"- {part}: " + ", ".join(f"{name} {value:.3g} s" for name, value in seconds.items()))
     return "\n".join(lines)
 
 

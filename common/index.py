@@ -83,8 +83,8 @@ def _colab_address(notebook):
 
 def _heads():
     """The headline of each session that has results: {path of its notebook: group}."""
-    found = {path: groups(results(path.parent)) for path in sessions()}
-    return {path: headline(read_notebook(path), groups_) for path, groups_ in found.items() if groups_}
+    found = {path: results(path.parent) for path in sessions()}
+    return {path: headline(read_notebook(path), groups(records)) for path, records in found.items() if records}
 
 
 def _index(heads):

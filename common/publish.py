@@ -57,11 +57,12 @@ def publish(paths, folder=None):
     source = read_notebook(SESSIONS / session / "session.ipynb")
     headline = source.metadata.course.headline
     paths = sorted(paths, key=lambda path: (records[path]["variant"] != headline, run_of(records[path])))
-    published = SESSIONS / session
-    folder = folder or published
-    if folder.resolve() != published.resolve():
+    own = SESSIONS / session
+    folder = folder or own
+    published = folder.resolve() == own.resolve()
+    if not published:
         _check_folder(folder)
-    _check(source, [records[path] for path in paths], paths, published=folder.resolve() == published.resolve())
+    _check(source, [records[path] for path in paths], paths, published)
     for path in paths:
         _check_evidence(notebooks[path], records[path], path)
     shown = paths[0]
@@ -122,14 +123,14 @@ def _check_folder(folder):
 
 def _check(source, records, paths, published):
     """Raise PublishError where a record does not fit the source or the other records."""
-    deciding = source_digest(source)
-    names = set(schema_of(source))
+    deciding, schema = source_digest(source), schema_of(source)
     for path, record in zip(paths, records, strict=True):
         if record["source_sha256"] != deciding:
             raise PublishError(f"{path} was executed from other code than session.ipynb has today: execute it again.")
-        if not set(record["params"]) <= names:
+        if not set(record["params"]) <= set(schema):
             raise PublishError(f"{path} has parameters that session.ipynb does not have: execute it again.")
-        _check_values(source, record["params"], path)
+        with _naming(path):
+            check_parameters(schema, record["params"])
         if published and record["profile"] != "full":
             raise PublishError(f"{path} is a run of the quick profile; published are runs of the full one.")
         if recipe(record) != recipe(records[0]):
@@ -149,19 +150,18 @@ def _check_evidence(notebook, record, path):
     if any(item.output_type == "error" for cell in notebook.cells for item in cell.get("outputs", [])):
         raise PublishError(f"{path}: a cell ended with an error.")
     sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    try:
+    with _naming(path):
         parameters = {name: value for name, value in find_parameters(sources).items() if name not in WHERE}
-    except ParameterError as error:
-        raise PublishError(f"{path}: {error}") from None
     named = {name: record[name] for name in ("profile", "variant", "seed")}
     if parameters != record["params"] or parameters != parameters | named:
         raise PublishError(f"{path}: the record has other parameters than the notebook.")
 
 
-def _check_values(source, params, path):
-    """Raise PublishError where a value of a parameter is one that the session's source does not allow."""
+@contextmanager
+def _naming(path):
+    """Raise PublishError, which names the notebook, where one of its parameters is not allowed."""
     try:
-        check_parameters(schema_of(source), params)
+        yield
     except ParameterError as error:
         raise PublishError(f"{path}: {error}") from None
 

@@ -86,7 +86,7 @@ class Course:
         process.stdout_text, process.stderr_text = process.communicate(timeout=300)
         return process
 
-    def add_session(self, name, code, schema='seed = 0  # @param {"type": "integer", "min": 0}'):
+    def add_session(self, name, code):
         """A session whose one deciding cell is `code`, which must define `accuracy`; it takes a second to run."""
         parameters = [
             'profile = "full"  # @param ["full", "quick"]',
@@ -94,7 +94,7 @@ class Course:
             'target = 0.5  # @param {"type": "number", "min": 0, "max": 1}',
             'checkpoint = ""  # @param {"type": "string"}',
             'weights = ""  # @param {"type": "string"}',
-            schema,
+            'seed = 0  # @param {"type": "integer", "min": 0}',
         ]
         record = (
             "import torch\n"

@@ -5,8 +5,8 @@ import dataclasses
 import nbformat
 import pytest
 import torch
-import yaml
 from conftest import ROOT
+from references import quick_parameters
 
 from common import data, notebooks
 
@@ -16,10 +16,15 @@ def run_notebook(test_labels, digits):
 
     The training labels are random too, so that the held-out loss soon stops falling and the rate has to be reduced.
     """
-    folder = ROOT / "sessions" / "s10_resnet_lr_finder"
-    notebook = nbformat.read(folder / "session.ipynb", 4)
-    quick = yaml.safe_load((folder / "quick.yaml").read_text(encoding="utf-8"))
-    chosen = quick | {"epochs": 12, "width": 2, "batch_size": 16, "search_steps": 20, "device": "cpu"}
+    source = ROOT / "sessions" / "s10_resnet_lr_finder" / "session.ipynb"
+    notebook = nbformat.read(source, 4)
+    chosen = quick_parameters(source) | {
+        "epochs": 12,
+        "width": 2,
+        "batch_size": 16,
+        "search_steps": 20,
+        "device": "cpu",
+    }
     random_labels = torch.randint(10, (100,), generator=torch.Generator().manual_seed(0))
     small = dataclasses.replace(
         digits,
