@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 import yaml
 
 from common import data, model, train, utils
@@ -114,9 +115,9 @@ def an_epoch_of_1437_digits():
     cache = tempfile.TemporaryDirectory()  # an empty one: what torch.compile made before counts too
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache.name
 
-    def epoch(fused=False, compiled=False, bfloat16=False):
+    def epoch(fused=False, compiled=False, bfloat16=False, layout=torch.contiguous_format):
         utils.set_seed(0)
-        net = model.under_10k()
+        net = model.under_10k().to(memory_format=layout)
         optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9, nesterov=True, fused=fused)
         trained = torch.compile(net) if compiled else net
         return lambda: train.train_epoch(trained, batches, optimizer, bfloat16=bfloat16)
@@ -125,8 +126,35 @@ def an_epoch_of_1437_digits():
     started = time.perf_counter()
     compiled()
     first = {"torch.compile, first epoch": time.perf_counter() - started}
-    ways = {"as it is": epoch(), "fused optimiser": epoch(fused=True), "bfloat16": epoch(bfloat16=True)}
-    return {**fastest({**ways, "torch.compile": compiled}, 5), **first}
+    ways = {
+        "as it is": epoch(),
+        "fused optimiser": epoch(fused=True),
+        "bfloat16": epoch(bfloat16=True),
+        "channels last": epoch(layout=torch.channels_last),
+        "torch.compile": compiled,
+    }
+    return {**fastest(ways, 5), **first}
+
+
+def ten_steps_of_a_resnet():
+    """Ten steps of ResNet-18 (width 16), batch 128, in the usual layout of memory and in that of session 10."""
+    images, labels = torch.randn(128, 3, 32, 32), torch.arange(128) % 10
+
+    def steps(layout):
+        utils.set_seed(0)
+        net = model.resnet18(16).to(memory_format=layout)
+        optimizer = torch.optim.SGD(net.parameters(), 0.01)
+
+        def ten():
+            for _ in range(10):
+                optimizer.zero_grad()
+                F.cross_entropy(net(images), labels).backward()
+                optimizer.step()
+
+        return ten
+
+    layouts = {"usual layout": torch.contiguous_format, "channels last, as in session 10": torch.channels_last}
+    return fastest({name: steps(layout) for name, layout in layouts.items()}, 3)
 
 
 def quick_session():
@@ -162,6 +190,7 @@ PARTS = {
     "16 seeds, s06, batch 8": lambda: many_seeds(model.under_10k, 8, one_cycle),
     "16 seeds, s06, batch 64": lambda: many_seeds(model.under_10k, 64, one_cycle),
     "an epoch of 1,437 digits, s06, batch 64": an_epoch_of_1437_digits,
+    "10 steps of ResNet-18, width 16, batch 128": ten_steps_of_a_resnet,
     "a quick session, s06": quick_session,
 }
 
