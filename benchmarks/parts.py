@@ -122,12 +122,18 @@ def an_epoch_of_1437_digits():
         trained = torch.compile(net) if compiled else net
         return lambda: train.train_epoch(trained, batches, optimizer, bfloat16=bfloat16)
 
-    compiled = epoch(compiled=True)
+    def with_two_threads(function):
+        torch.set_num_threads(2)
+        function()
+        torch.set_num_threads(1)
+
+    compiled, as_it_is = epoch(compiled=True), epoch()
     started = time.perf_counter()
     compiled()
     first = {"torch.compile, first epoch": time.perf_counter() - started}
     ways = {
-        "as it is": epoch(),
+        "as it is": as_it_is,
+        "two threads": lambda: with_two_threads(as_it_is),
         "fused optimiser": epoch(fused=True),
         "bfloat16": epoch(bfloat16=True),
         "channels last": epoch(layout=torch.channels_last),
