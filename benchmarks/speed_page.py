@@ -55,7 +55,7 @@ def table(results):
     for task in results["tasks"].values():
         first, loops = task["runs"][0], by_loop(task)
         lines += [
-            f"**{first['dataset']}**, {len(first['epochs'])} epochs, {first['device']}, {describe(task['machine'])}. "
+            f"**{first['dataset']}**, epochs: {len(first['epochs'])}, {first['device']}, {describe(task['machine'])}. "
             f"Median and range of {len(loops[NAMES['ours']])} trainings:",
             "",
             "| loop | training an epoch, s | of it data, s | evaluation an epoch, s | training to "
