@@ -3,6 +3,9 @@
 A small network in small batches keeps a processor waiting for the next small operation. Side by side, S networks make
 operations S times as large: their channels lie next to each other, and a convolution with S groups lets each network
 see its own channels only. So nothing mixes, and each network learns what it would have learned alone.
+
+The smaller the batches, the more it saves. In large ones the time goes into the numbers themselves, and beside many
+networks they no longer fit into the processor's cache: then train a few seeds at a time, or singly.
 """
 
 import copy
