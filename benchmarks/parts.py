@@ -113,7 +113,7 @@ def one_cycle(net, batches, epochs):
 
 
 def an_epoch_of_1437_digits():
-    """An epoch of s06 with batches of 64, as the course trains, and in ways that were tried and left out."""
+    """An epoch of s06 with batches of 64, as the course trains, and in ways that were tried beside it."""
     batches = data.loaders(data.load("digits"), 64)[0]
     cache = tempfile.TemporaryDirectory()  # an empty one: what torch.compile made before counts too
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache.name
@@ -125,18 +125,19 @@ def an_epoch_of_1437_digits():
         trained = torch.compile(net) if compiled else net
         return lambda: train.train_epoch(trained, batches, optimizer, bfloat16=bfloat16)
 
-    def with_two_threads(function):
+    compiled, as_it_is = epoch(compiled=True), epoch()
+
+    def with_two_threads():
         torch.set_num_threads(2)
-        function()
+        as_it_is()
         torch.set_num_threads(1)
 
-    compiled, as_it_is = epoch(compiled=True), epoch()
     started = time.perf_counter()
     compiled()
     first = {"torch.compile, first epoch": time.perf_counter() - started}
     ways = {
         "as it is": as_it_is,
-        "two threads": lambda: with_two_threads(as_it_is),
+        "two threads": with_two_threads,
         "fused optimiser": epoch(fused=True),
         "bfloat16": epoch(bfloat16=True),
         "channels last": epoch(layout=torch.channels_last),
