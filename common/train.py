@@ -5,6 +5,7 @@ import math
 import os
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,9 +18,10 @@ from common.utils import interactive
 
 @dataclass
 class History:
-    """What happened: one row an epoch, and the seconds that training and evaluation took."""
+    """What happened: one row an epoch, its line in the log, and the seconds that training and evaluation took."""
 
     epochs: list[dict] = field(default_factory=list)
+    log: list[str] = field(default_factory=list)
     seconds: dict = field(default_factory=lambda: {"train": 0.0, "eval": 0.0})
 
     def __getitem__(self, key):
@@ -72,11 +74,14 @@ def fit(
         raise ValueError("This optimiser has made steps already: make model and optimiser anew before training again.")
     history = History()
     if checkpoint:
-        measures = ", ".join([getattr(loss, "__name__", str(loss)), *metrics])
+        measures = ", ".join([_describe(loss), *metrics])
         state = TrainingState(model, train, optimizer, schedule, epochs, bfloat16, measures)
         if Path(checkpoint).exists():
             history = state.load(checkpoint)
-            log(f"Going on after epoch {len(history.epochs)}, from the checkpoint {Path(checkpoint).name}")
+            for line in history.log:
+                log(line)
+            if len(history.epochs) < epochs:
+                log(f"Going on after epoch {len(history.epochs)}, from the checkpoint {Path(checkpoint).name}")
 
     for epoch in range(len(history.epochs) + 1, epochs + 1):
         row = {"epoch": epoch, "lr": optimizer.param_groups[0]["lr"]}
@@ -96,7 +101,8 @@ def fit(
         history.epochs.append(row)
         history.seconds["train"] += trained - started
         history.seconds["eval"] += time.perf_counter() - trained
-        log(log_line(row, len(test.targets) if test else 0, time.perf_counter() - started))
+        history.log.append(log_line(row, len(test.targets) if test else 0, time.perf_counter() - started))
+        log(history.log[-1])
         if not math.isfinite(row["train_loss"]):
             raise ArithmeticError(f"The loss is {row['train_loss']} in epoch {epoch}: try a smaller learning rate.")
         if checkpoint:
@@ -164,6 +170,13 @@ def evaluate(model, loader, loss=F.cross_entropy, metrics=ACCURACY):
     return {"loss": float(loss(outputs, loader.targets)), **shares}
 
 
+def _describe(loss):
+    """A loss as a text that is the same in every process."""
+    if isinstance(loss, partial):
+        return f"{_describe(loss.func)} with {loss.keywords}"
+    return getattr(loss, "__name__", str(loss))
+
+
 def _named(prefix, measures):
     return {f"{prefix}_{name}": value for name, value in measures.items()}
 
@@ -213,6 +226,7 @@ class TrainingState:
         state = {
             "settings": self.settings,
             "epochs": history.epochs,
+            "log": history.log,
             "seconds": history.seconds,
             "parts": {name: part.state_dict() for name, part in self.parts.items()},
             "loader": self.generator.get_state(),
@@ -245,7 +259,7 @@ class TrainingState:
         torch.set_rng_state(state["cpu"])
         if self.device == "cuda":
             torch.cuda.set_rng_state(state["gpu"])
-        return History(state["epochs"], state["seconds"])
+        return History(state["epochs"], state["log"], state["seconds"])
 
 
 def _digest(tensors):

@@ -42,6 +42,13 @@ def choose_device(name="auto"):
     return torch.device(name)
 
 
+def has_bfloat16(device):
+    """Whether a device computes in bfloat16, instead of imitating it, which is many times slower."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu.get_capabilities().get("avx512_bf16", False)
+
+
 def device_name(device):
     """What the record calls a device: "CPU", or the name of the GPU."""
     return torch.cuda.get_device_name() if torch.device(device).type == "cuda" else "CPU"

