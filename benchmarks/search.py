@@ -1,12 +1,13 @@
-"""The searches for recipes: each candidate is trained on 55,000 images of MNIST and judged by 5,000 held-out ones.
+"""The searches for recipes: each candidate is trained on most training images and judged by 5,000 held-out ones.
 
-    python benchmarks/search.py s06    # or s02, s04: minutes a candidate on one CPU core; goes on where it stopped
+    python benchmarks/search.py s06    # or s02, s04, s10: minutes a candidate on one core; goes on where it stopped
 
 The test set takes no part. What was found is written to search_NAME.json, which the session's notebook shows.
 """
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -73,11 +74,33 @@ def add(candidate, searched, epochs=10):
     )
 
 
-# name: (how to judge a candidate, the candidates)
+def photographs(candidate, searched, epochs=5):
+    """How to judge a candidate for OneCycle in session 10: a narrow ResNet-18 and few epochs, for the time it takes."""
+    train_loader, held_out = data.loaders(searched, candidate["batch size"], data.Augment(crop_padding=2, flip=True))
+    net = model.resnet18(candidate["width"]).to(memory_format=torch.channels_last)
+    optimizer, schedule = train.one_cycle(net, train_loader, candidate["rate"], epochs, candidate["weight decay"])
+    loss = partial(F.cross_entropy, label_smoothing=candidate["label smoothing"])
+    options = {"epochs": epochs, "schedule": schedule, "held_out": held_out, "bfloat16": utils.has_bfloat16("cpu")}
+    return train.fit(net, train_loader, None, optimizer, loss=loss, **options)
+
+
+def photograph_candidate(rate=0.2, weight_decay=5e-4, label_smoothing=0.0, batch_size=128, width=16):
+    return {
+        **{"width": width, "batch size": batch_size, "rate": rate},
+        **{"weight decay": weight_decay, "label smoothing": label_smoothing},
+    }
+
+
+# name: (data set, how to judge a candidate, the candidates)
 SEARCHES = {
-    "s02": (add, [{"rate": 0.003}, {"rate": 0.01}]),
-    "s04": (classify(model.skeleton, 12), [candidate(64, rate, 1e-4, "none") for rate in (0.02, 0.05, 0.1)]),  # step 1
+    "s02": ("mnist", add, [{"rate": 0.003}, {"rate": 0.01}]),
+    "s04": (  # step 1
+        "mnist",
+        classify(model.skeleton, 12),
+        [candidate(64, rate, 1e-4, "none") for rate in (0.02, 0.05, 0.1)],
+    ),
     "s06": (
+        "mnist",
         classify(model.under_10k, 20),
         [
             candidate(128, 0.05, 5e-4, WEAK),
@@ -86,6 +109,18 @@ SEARCHES = {
             candidate(64, 0.1, 1e-4, WEAK),
             candidate(64, 0.2, 5e-4, WEAK),
             candidate(64, 0.1, 5e-4, STRONG),
+        ],
+    ),
+    "s10": (
+        "cifar10",
+        photographs,
+        [
+            photograph_candidate(),
+            photograph_candidate(rate=0.4),
+            photograph_candidate(rate=0.1),
+            photograph_candidate(weight_decay=1e-3),
+            photograph_candidate(label_smoothing=0.1),
+            photograph_candidate(batch_size=256),
         ],
     ),
 }
@@ -101,10 +136,10 @@ def held_out_measures(row):
 
 def search(name):
     """Judge the candidates that were not judged yet, and write down each result at once."""
-    judge, candidates = SEARCHES[name]
+    dataset, judge, candidates = SEARCHES[name]
     path = Path(__file__).with_name(f"search_{name}.json")
-    mnist = data.load("mnist")
-    searched = data.with_splits(mnist, *data.hold_out(mnist.train), mnist.classes)  # held-out images for test images
+    whole = data.load(dataset)
+    searched = data.with_splits(whole, *data.hold_out(whole.train), whole.classes)  # held-out images for test images
     results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     done = [{key: result[key] for key in candidates[0]} for result in results]
     for candidate in candidates:

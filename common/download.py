@@ -135,7 +135,9 @@ def _checked(folder, files, title):
     paths = [folder / name for name in files]
     for path, sha256 in zip(paths, files.values(), strict=True):
         if not path.is_file() or hash_files([path]) != sha256:
-            raise DataError(f"{path} is missing or damaged: expected SHA-256 {sha256}. Delete {folder} and load {title} again.")
+            raise DataError(
+                f"{path} is missing or damaged: expected SHA-256 {sha256}. Delete {folder} and load {title} again."
+            )
     return paths
 
 
