@@ -19,6 +19,7 @@ from common.notebooks import (
 )
 from common.page import render
 from common.record import WHERE, hash_file
+from course.exercises import exercises
 
 # A folder of somebody's machine: of a user, of Colab, a temporary one.
 LOCAL_PATH = re.compile(r"(?<![\w.])/(?:home|root|Users|work|tmp|content)/\w")
@@ -28,9 +29,10 @@ def check():
     """Yield what is wrong, one sentence each."""
     for path in sessions():
         yield from check_session(path)
-    for path, text in badges().items():
-        if path.read_text(encoding="utf-8") != text:
-            yield f"{path.parent.name}/{path.name}: not what `course badges` would write today."
+    for command, files in {"badges": badges(), "exercises": exercises()}.items():
+        for path, text in files.items():
+            if not path.exists() or path.read_text(encoding="utf-8") != text:
+                yield f"{path.parent.name}/{path.name}: not what `course {command}` would write today."
     yield from local_paths()
 
 

@@ -20,6 +20,7 @@ import yaml
 
 from common import index, notebooks, page, publish
 from common.record import WHERE, ParameterError, check_installation, check_parameters, describe
+from course.exercises import write_exercises
 
 ROOT = notebooks.ROOT
 # `python -m papermill`, with what common/__init__.py does for its start
@@ -86,6 +87,9 @@ def parse_arguments(arguments):
 
     command = commands.add_parser("check", help="whether pages, results, code, badges and index fit together")
     command.set_defaults(command=run_check)
+
+    command = commands.add_parser("exercises", help="make each session's exercises from its solutions")
+    command.set_defaults(command=lambda options: write_exercises())
 
     command = commands.add_parser("verify", help="evaluate the committed weights with today's code")
     command.add_argument("session", nargs="?", help="all sessions if not given")

@@ -8,6 +8,7 @@ import nbformat
 from common.notebooks import ROOT, RUN_ALL, PublishError, find_cell, read_notebook, results, sessions
 from common.page import escape_markdown, groups, headline, page_title, percent
 from common.publish import turn, write_files
+from course.exercises import solutions, write_exercises
 
 BOOTSTRAP = """\
 # Find the course's code; where this notebook stands alone, as in Colab, fetch it.
@@ -33,19 +34,25 @@ sys.path.insert(0, str(root))"""
 
 JOURNEY = "journey.png"
 COLAB_BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
+EXERCISES_BADGE = "https://img.shields.io/badge/exercises-open_in_Colab-f9ab00?logo=googlecolab"
 
 
 def badges():
     """The notebooks with their badges and bootstrap cells, and the top-level README with its index: {path: text}."""
     repository, release = _repository()
     files = {}
-    for path in [*sessions(), RUN_ALL]:
+    for path in [*sessions(), *solutions(), RUN_ALL]:
         notebook = read_notebook(path)
+        exercises = path.with_name("exercises.ipynb")
         lines = (
             "![Python 3.11 or newer](https://img.shields.io/badge/python-3.11%2B-3776ab)\n"
             "![PyTorch 2.10 or newer](https://img.shields.io/badge/torch-2.10%2B-ee4c2c)\n"
             f"[![Open in Colab]({COLAB_BADGE})]({_colab_address(path)})"
         )
+        if path.name == "solutions.ipynb":  # the exercises made from it have the same title
+            lines = f"[![Open in Colab]({COLAB_BADGE})]({_colab_address(exercises)})"
+        elif path.with_name("solutions.ipynb").exists():
+            lines += f"\n[![Exercises in Colab]({EXERCISES_BADGE})]({_colab_address(exercises)})"
         first = notebook.cells[0]
         first.source = between(first.source, "badges", lines)
         cell = find_cell(notebook, "bootstrap")
@@ -57,9 +64,10 @@ def badges():
 
 @turn()
 def write_badges():
-    """Write badges and bootstrap cells, the index and its picture."""
+    """Write badges and bootstrap cells, the exercises, which have them too, the index and its picture."""
     for path, text in badges().items():
         write_files(path.parent, {path.name: text})
+    write_exercises()
     if heads := _heads():
         png = io.BytesIO()
         _journey(heads).savefig(

@@ -54,7 +54,7 @@ class Course:
         if original:
             shutil.copytree(original.root, root)
             return
-        for name in ("common", "sessions", "benchmarks", "profiles"):
+        for name in ("common", "course", "sessions", "benchmarks", "profiles"):
             shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("pyproject.toml", "README.md", "Snakefile"):
             shutil.copy(ROOT / name, root / name)

@@ -1,0 +1,86 @@
+"""What the checks of the exercises have in common: sentences that help instead of stack traces."""
+
+import linecache
+import math
+import traceback
+
+import torch
+
+
+class NotYet(Exception):  # noqa: N818  an answer that is not right yet is no error
+    """An exercise is not solved yet. The message is a sentence that helps; a notebook shows it and no stack trace."""
+
+    def _render_traceback_(self):
+        """What IPython shows, as a list of lines."""
+        return [f"Not yet: {self}"]
+
+
+def require(condition, sentence):
+    """Raise NotYet with this sentence unless the condition holds."""
+    if not condition:
+        raise NotYet(sentence)
+
+
+def given(name, value):
+    """Raise NotYet where the learner has not answered yet."""
+    require(value is not None and value is not ..., f"there is nothing yet in `{name}`: put your answer in.")
+
+
+def number(name, value):
+    """The answer `value` as a float; raises NotYet if it is no finite number."""
+    given(name, value)
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        value = value.item()
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    require(fits, f"`{name}` must be a number; it is {describe(value)}.")
+    return float(value)
+
+
+def numbers(name, value, count):
+    """The answer `value`, a list or tuple of `count` numbers, as floats; raises NotYet if it is something else."""
+    given(name, value)
+    fits = isinstance(value, list | tuple) and len(value) == count
+    require(fits, f"`{name}` must be a list of {count} numbers; it is {describe(value)}.")
+    return [number(f"{name}[{position}]", item) for position, item in enumerate(value)]
+
+
+def tensor(name, value, shape):
+    """The answer `value`; raises NotYet if it is no tensor of this shape with finite numbers."""
+    given(name, value)
+    fits = isinstance(value, torch.Tensor) and value.shape == torch.Size(shape)
+    require(fits, f"`{name}` must be a tensor of shape {tuple(shape)}; it is {describe(value)}.")
+    require(value.isfinite().all(), f"`{name}` has numbers that are not finite.")
+    return value
+
+
+def call(name, function, *arguments):
+    """What the learner's function gives; raises NotYet where it is none, stops with an error or gives nothing."""
+    given(name, function)
+    require(callable(function), f"`{name}` must be a function; it is {describe(function)}.")
+    try:
+        value = function(*arguments)
+    except Exception as error:
+        raise NotYet(f"`{name}` {_stopped(function, error)}") from None
+    require(value is not None, f"`{name}` gives nothing yet: write it, and do not forget `return`.")
+    return value
+
+
+def _stopped(function, error):
+    """Where in the learner's function an error was raised, and which."""
+    message = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+    code = getattr(function, "__code__", None)
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if frame.f_code is code:
+            text = linecache.getline(code.co_filename, line).strip()
+            return f"stops in its line {line - code.co_firstlineno + 1}, `{text}`: {message}"
+    return f"cannot be called as the exercise says: {message}"
+
+
+def describe(value):
+    """What an answer is, in a few words: a short one itself, a tensor by its shape, anything else by its type."""
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, list | tuple) and len(value) > 10:
+        return f"a {type(value).__name__} of {len(value)}"
+    text = repr(value)
+    return text if len(text) <= 60 and "\n" not in text else f"a {type(value).__name__}"

@@ -1,0 +1,1 @@
+"""The command `course`: it executes, publishes and checks the lesson that common/ holds."""
