@@ -6,6 +6,8 @@ import traceback
 
 import torch
 
+from common import compare
+
 
 class NotYet(Exception):  # noqa: N818  an answer that is not right yet is no error
     """An exercise is not solved yet. The message is a sentence that helps; a notebook shows it and no stack trace."""
@@ -84,3 +86,28 @@ def describe(value):
         return f"a {type(value).__name__} of {len(value)}"
     text = repr(value)
     return text if len(text) <= 60 and "\n" not in text else f"a {type(value).__name__}"
+
+
+def difference(before_name, before, after_name, after, effect):
+    """The compare.Difference of two lists of accuracies, at least five seeds each; NotYet if `effect` is not it."""
+    lists = {before_name: before, after_name: after}
+    for name, value in lists.items():
+        given(name, value)
+        require(isinstance(value, list | tuple), f"`{name}` must be a list of accuracies; it is {describe(value)}.")
+        require(len(value) >= 5, f"`{name}` has {len(value)}: few runs say little about the noise, take five or more.")
+        fits = all(0 <= accuracy <= 1 for accuracy in numbers(name, value, len(value)))
+        require(fits, f"`{name}` must have accuracies from 0 to 1.")
+    require(list(before) != list(after), f"`{before_name}` and `{after_name}` are the same numbers.")
+    given("effect", effect)
+    right = compare.difference(before, after)
+    require(effect != compare.difference(after, before), "`effect` is the wrong way round: before comes first.")
+    require(effect == right, f"`effect` must be what compare.difference gives; it is {describe(effect)}.")
+    return right
+
+
+def prediction(points, effect):
+    """What came of the predicted difference `points`, in percentage points; NotYet if it is no such number."""
+    points = number("prediction", points)
+    require(-100 <= points <= 100, "`prediction` must be in percentage points, from -100 to 100.")
+    outcome = "inside" if effect.low <= points <= effect.high else "outside"
+    return f"predicted {points:+g}, measured {effect.points:+.1f}; {outcome} the interval"
