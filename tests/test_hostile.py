@@ -24,7 +24,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_data import folder  # noqa: F401 (a fixture)
 
-from common import cli, data, notebooks, page, publish, verify
+from common import cli, data, download, notebooks, page, publish, verify
 from common.notebooks import PublishError
 from common.record import MIME, ParameterError, check_parameters, describe, find_parameters, read_schema, record_line
 
@@ -586,7 +586,7 @@ def test_an_archive_writes_nothing_elsewhere(tmp_path, monkeypatch, bad):
             target.addfile(bad)
     if not bad:
         archive.write_bytes(archive.read_bytes()[:60])
-    monkeypatch.setattr(data, "CIFAR10_ARCHIVE", (archive.name, hashlib.md5(archive.read_bytes()).hexdigest()))
+    monkeypatch.setattr(download, "CIFAR10_PYTHON", (archive.name, hashlib.md5(archive.read_bytes()).hexdigest()))
     with pytest.raises(data.DataError, match=r"cifar-10-python\.tar\.gz cannot be unpacked"):
         data.load("cifar10", root)
     assert [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"] == [archive]
@@ -596,7 +596,7 @@ def test_an_archive_writes_nothing_elsewhere(tmp_path, monkeypatch, bad):
 @pytest.mark.parametrize("mirror", ["nonsense", "ftp://127.0.0.1", "file:///etc", "http://[::1", "http://.example"])
 def test_a_mirror_that_is_none_is_named(tmp_path, monkeypatch, mirror):
     monkeypatch.setenv("COURSE_MIRROR", mirror)
-    monkeypatch.setattr(data, "MNIST_MIRRORS", [])
+    monkeypatch.setattr(download, "MNIST_MIRRORS", [])
     with pytest.raises(data.DataError, match=r"could not be downloaded.*COURSE_MIRROR") as error:
         data.load("mnist", tmp_path)
     assert mirror in str(error.value)
