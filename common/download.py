@@ -138,9 +138,7 @@ def _checked(folder, files, title):
     for path, sha256 in zip(paths, files.values(), strict=True):
         state = "missing" if not path.is_file() else "damaged" if hash_files([path]) != sha256 else ""
         if state:
-            raise DataError(
-                f"{path} is {state}: expected SHA-256 {sha256}. Delete {folder} and load {title} again."
-            )
+            raise DataError(f"{path} is {state}: expected SHA-256 {sha256}. Delete {folder} and load {title} again.")
     return paths
 
 
