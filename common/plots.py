@@ -216,18 +216,21 @@ def sums(truth, predicted):
 
 
 def predictions(split, logits, classes, count=10):
-    """The first images of a split with what the network says and how sure it is."""
-    chosen = torch.arange(min(count, len(split.labels)))
+    """The first image of each class, of up to `count` classes, with what the network says and how sure it is."""
+    labels = split.labels.tolist()
+    chosen = torch.tensor([labels.index(label) for label in range(len(classes)) if label in labels][:count])
     right = int((logits.argmax(dim=1).cpu() == split.labels)[chosen].sum())
     figure = _answers(split, logits, classes, chosen)
-    return figure, f"The first {len(chosen)} test images with prediction, truth and confidence: {right} are right."
+    return figure, (
+        f"The first test image of each of {len(chosen)} classes with prediction, truth and confidence: {right} are right."
+    )
 
 
 def misclassified(split, logits, classes, count=25, explain=None):
     """Images that the network gets wrong, those with the most confident mistakes first.
 
-    `explain` takes the numbers (n,) of those that are shown and returns the heat maps (n, H, W), from 0 to 1, that are
-    laid over them.
+    `explain` takes the numbers (n,) of those that are shown and returns their heat maps (n, H, W), from 0 to 1: beside
+    each image stands the same image under its map.
     """
     probabilities, answers = logits.softmax(dim=1).cpu().max(dim=1)
     wrong = (answers != split.labels).nonzero().flatten()
@@ -240,7 +243,7 @@ def misclassified(split, logits, classes, count=25, explain=None):
     return _answers(split, logits, classes, chosen, explain(chosen) if explain else None), (
         f"{len(chosen)} of the {len(wrong)} misclassified test images, the most confident first: {mistakes}"
         + (", and so on." if len(chosen) > 5 else ".")
-        + (" Laid over each is the heat map of what speaks for the prediction." if explain else "")
+        + (" Beside each it stands again under the heat map of what speaks for the prediction." if explain else "")
     )
 
 
@@ -384,6 +387,26 @@ def heat_map_rows(split, chosen, logits, classes, maps):
     )
 
 
+def class_maps(split, logits, classes, chosen, explain):
+    """One column for each chosen mistake: the image, then its heat map for the true class and for the predicted one.
+
+    `explain` takes numbers of images (n,) and classes (n,) and returns heat maps (n, H, W) from 0 to 1. Returns figure
+    and text, then both maps (2, n, H, W), that of the true class first.
+    """
+    truth, answers = split.labels[chosen], logits.argmax(dim=1).cpu()[chosen]
+    maps = torch.stack([explain(chosen, truth), explain(chosen, answers)]).cpu()
+    figure, axes = _image_axes(3, len(chosen), size=1.4, title=0.4)
+    for number, (column, index) in enumerate(zip(axes.T, chosen.tolist(), strict=True)):
+        _draw(column[0], split.images[index])
+        for axis, label, heat in zip(column[1:], (truth[number], answers[number]), maps[:, number], strict=True):
+            _draw(axis, split.images[index])
+            _overlay(axis, heat)
+            axis.set_title(f"for {classes[label]}", fontsize=9)
+        column[0].set_title(f"{classes[truth[number]]}\ntaken for {classes[answers[number]]}", fontsize=9)
+    pairs = ", ".join(f"{classes[t]} taken for {classes[a]}" for t, a in zip(truth, answers, strict=True))
+    return figure, f"The image, its heat map for the true and for the predicted class: {pairs}.", maps
+
+
 def spread(values, name, target):
     """One dot a run, with their mean and a target."""
     values = torch.tensor(values, dtype=torch.double)
@@ -445,17 +468,24 @@ def _draw(axes, image):
     axes.imshow(image.permute(1, 2, 0).squeeze(-1), cmap="gray", vmin=0, vmax=255)
 
 
+def _overlay(axes, heat):
+    """Lay a heat map (H, W) from 0 to 1 over an image: opaque where it is hot, clear where it is cold."""
+    axes.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.9 * heat.numpy())
+
+
 def _answers(split, logits, classes, chosen, maps=None):
-    """Grid of the chosen images, each with the prediction, its probability and the truth, and its heat map over it."""
+    """Grid of the chosen images, each with prediction, probability and truth; where there are maps, they follow it."""
     probabilities, answers = logits.softmax(dim=1).cpu().max(dim=1)
-    columns = min(5, len(chosen))
-    figure, axes = _image_axes(-(-len(chosen) // columns), columns, size=1.4, title=0.4)
-    for number, (axis, index) in enumerate(zip(axes.flat, chosen.tolist(), strict=False)):
-        _draw(axis, split.images[index])
-        if maps is not None:
-            axis.imshow(maps[number].cpu(), cmap="inferno", vmin=0, vmax=1, alpha=0.5)
+    columns, places = min(5, len(chosen)), 1 if maps is None else 2
+    figure, axes = _image_axes(-(-len(chosen) // columns), columns * places, size=1.4, title=0.4)
+    for number, index in enumerate(chosen.tolist()):
+        image, *mapped = axes.flat[places * number : places * (number + 1)]
+        _draw(image, split.images[index])
+        for axis in mapped:
+            _draw(axis, split.images[index])
+            _overlay(axis, maps[number].cpu())
         truth, answer = int(split.labels[index]), int(answers[index])
         color = "black" if truth == answer else "firebrick"
         text = f"{classes[answer]} ({probabilities[index]:.0%})\ntruth {classes[truth]}"
-        axis.set_title(text, fontsize=9, color=color)
+        image.set_title(text, fontsize=9, color=color)
     return figure
