@@ -184,7 +184,11 @@ def test_killed_twice_it_ends_with_the_same_bits(tmp_path, kind):
         assert (tmp_path / "killed.checkpoint").exists()
         assert not (tmp_path / "killed.pt").exists()
     last, printed = start(kind, tmp_path, "killed")
-    assert "Going on after epoch" in printed.recv()
+    lines = [printed.recv()]
+    while "Going on after epoch" not in lines[-1]:
+        lines.append(printed.recv())
+    assert len(lines) > 4, "the epochs of the checkpoint are printed again"
+    assert all(line.startswith(f"Epoch {number:2d}") for number, line in enumerate(lines[:-1], 1))
     for process in (last, unbroken):
         process.join()
         assert process.exitcode == 0
@@ -197,10 +201,12 @@ def test_killed_twice_it_ends_with_the_same_bits(tmp_path, kind):
 def test_a_finished_checkpoint_gives_its_result_again(digits, tmp_path):
     def run():
         model, train_loader, test_loader, optimizer = parts(digits)
-        history = train.fit(model, train_loader, test_loader, optimizer, epochs=2, checkpoint=tmp_path / "c")
-        return history, model
+        lines = []
+        options = {"epochs": 2, "checkpoint": tmp_path / "c", "log": lines.append}
+        return train.fit(model, train_loader, test_loader, optimizer, **options), model, lines
 
-    (first, model), (again, same) = run(), run()
+    (first, model, lines), (again, same, printed) = run(), run()
+    assert lines == printed == first.log
     assert first.epochs == again.epochs
     assert first.seconds == again.seconds
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), same.parameters(), strict=True))
@@ -268,7 +274,9 @@ def test_a_kill_while_the_checkpoint_is_written_leaves_the_old_one(digits, tmp_p
         train.fit(model, train_loader, test_loader, optimizer, epochs=3, checkpoint=tmp_path / "c")
     lines = []
     history = train.fit(*parts(digits), epochs=3, checkpoint=tmp_path / "c", log=lines.append)
-    assert "Going on after epoch 1" in lines[0]
+    assert lines[0].rsplit("  ", 1)[0] == unbroken.log[0].rsplit("  ", 1)[0]  # all but the seconds
+    assert lines[1] == "Going on after epoch 1, from the checkpoint c"
+    assert lines[2:] == history.log[1:]
     assert history.epochs == unbroken.epochs
 
 
