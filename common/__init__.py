@@ -1,6 +1,1 @@
-"""Shared code of the course."""
-
-import sys
-
-# With this package jsonschema, which nbformat imports, reads a grammar of web addresses at each start: 1.3 seconds.
-sys.modules.setdefault("rfc3987_syntax", None)
+"""The lesson: what a notebook imports and a learner reads."""

@@ -1,4 +1,4 @@
-"""Every figure of the course, and tables and sentences about a run.
+"""Every figure of the course.
 
 A function that draws returns a Figure and a text that says in words what it shows; show() displays both.
 """
@@ -13,6 +13,8 @@ import torch
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from common.report import accuracy_per_class, confused_pairs
 
 
 def show(name, figure, alt):
@@ -33,63 +35,6 @@ def show_table(rows):
 def show_text(*lines):
     """Display lines of Markdown."""
     display(Markdown("\n".join(lines)))
-
-
-def final_and_best(history):
-    """Accuracy on the training and the test set after the last epoch and at its highest, as rows of a table."""
-    rows = []
-    for name in ("train", "test"):
-        accuracies = history[f"{name}_accuracy"]
-        best = max(accuracies)
-        rows.append(
-            {
-                "accuracy": name,
-                "last epoch": f"{accuracies[-1]:.2%}",
-                "highest": f"{best:.2%}",
-                "in epoch": history["epoch"][accuracies.index(best)],
-            }
-        )
-    return rows
-
-
-def analysis(history, target, images):
-    """What a history says, as lines of Markdown: `target` is an accuracy, `images` the size of the test set."""
-    last = history.epochs[-1]
-    best = max(history.epochs, key=lambda row: row["test_accuracy"])
-    right = last["test_accuracy"]
-    gap = 100 * (last["train_accuracy"] - right)
-    if gap < 0:
-        why = "Training is harder: its images may be changed at random, neurons dropped, and the network still learns."
-    else:
-        why = "The network does better on images that it has seen."
-    if best["test_accuracy"] == right:
-        choice = "No epoch was better than the last one."
-    else:
-        choice = (
-            f"Epoch {best['epoch']} had {best['test_accuracy']:.2%}. To quote it would be to choose with the test set."
-        )
-    return [
-        f"- **Result.** {right:.2%} after epoch {last['epoch']}, {images - round(right * images)} of {images} test "
-        f"images wrong: {'reached' if right >= target else 'missed'} the target of {target:.2%}.",
-        "- **Best epoch.** " + choice,
-        f"- **Overfitting.** Training accuracy minus test accuracy is {gap:+.2f} points. {why}",
-    ]
-
-
-def paired_difference(names, before, after):
-    """Whether one network is better than another on the same test images, as a sentence.
-
-    `before` and `after` (N,) say which images each gets right. Only images that one gets right and the other wrong tell
-    them apart: with b and c of these, the difference is (c - b) / N, its standard error sqrt(b + c - (b - c)² / N) / N.
-    """
-    lost, won, count = int((before & ~after).sum()), int((after & ~before).sum()), len(before)
-    difference = 100 * (won - lost) / count
-    error = 100 * math.sqrt(won + lost - (won - lost) ** 2 / count) / count
-    verdict = "more" if abs(difference) > 2 * error else "not more"
-    return (
-        f"- **{names[0]} → {names[1]}**: {won} test images won, {lost} lost: {difference:+.2f} ± {error:.2f} points. "
-        f"That is {verdict} than the choice of test images explains (two standard errors)."
-    )
 
 
 def sample_grid(split, classes, columns=10, rows=3):
@@ -222,7 +167,7 @@ def predictions(split, logits, classes, count=10):
     right = int((logits.argmax(dim=1).cpu() == split.labels)[chosen].sum())
     figure = _answers(split, logits, classes, chosen)
     return figure, (
-        f"The first test image of each of {len(chosen)} classes with prediction, truth and confidence: {right} are right."
+        f"The first test image of {len(chosen)} classes with prediction, truth and confidence: {right} are right."
     )
 
 
@@ -245,12 +190,6 @@ def misclassified(split, logits, classes, count=25, explain=None):
         + (", and so on." if len(chosen) > 5 else ".")
         + (" Beside each it stands again under the heat map of what speaks for the prediction." if explain else "")
     )
-
-
-def accuracy_per_class(labels, logits, classes):
-    """Which share of each class is recognised, {name: fraction}; NaN for a class that does not occur."""
-    right = logits.argmax(dim=1).cpu() == labels
-    return {name: float(right[labels == label].double().mean()) for label, name in enumerate(classes)}
 
 
 def class_accuracy(labels, logits, classes):
@@ -291,23 +230,6 @@ def confusion_matrix(labels, logits, classes):
     rows = confused_pairs(labels, logits, classes, 3)
     mistakes = [f"{row['truth']} as {row['taken for']} ({row['images']} times)" for row in rows]
     return figure, "Confusion matrix. Most frequent mistakes: " + (", ".join(mistakes) or "none") + "."
-
-
-def confused_pairs(labels, logits, classes, count=5):
-    """The most frequent mistakes, as rows of a table; none for a network that makes none."""
-    answers = logits.argmax(dim=1).cpu()
-    wrong = answers != labels
-    pairs, counts = torch.stack([labels, answers])[:, wrong].unique(dim=1, return_counts=True)
-    order = counts.argsort(descending=True, stable=True)[:count]
-    return [
-        {
-            "truth": classes[truth],
-            "taken for": classes[answer],
-            "images": times,
-            "of all mistakes": f"{times / int(wrong.sum()):.1%}",
-        }
-        for (truth, answer), times in zip(pairs[:, order].T.tolist(), counts[order].tolist(), strict=True)
-    ]
 
 
 def filters(layer):

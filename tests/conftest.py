@@ -54,7 +54,7 @@ class Course:
         if original:
             shutil.copytree(original.root, root)
             return
-        for name in ("common", "sessions", "benchmarks", "profiles"):
+        for name in ("common", "course", "sessions", "benchmarks", "profiles"):
             shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("pyproject.toml", "README.md", "Snakefile"):
             shutil.copy(ROOT / name, root / name)
@@ -71,7 +71,7 @@ class Course:
         return {**os.environ, "PATH": programs, "PYTHONPATH": modules, "OMP_NUM_THREADS": "1"}
 
     def start(self, *arguments):
-        command = [sys.executable, "-m", "common", *map(str, arguments)]
+        command = [sys.executable, "-m", "course", *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(command, cwd=self.root, env=self.environment(), **pipes)
 

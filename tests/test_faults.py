@@ -17,8 +17,9 @@ from filelock import FileLock
 from test_cli import alive
 from test_data import left_over, mnist, serve  # noqa: F401 (fixtures)
 
-from common import data, download, notebooks
+from common import data, download
 from common.record import hash_file
+from course import notebooks
 
 SESSION = "s99_test"
 

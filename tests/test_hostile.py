@@ -24,9 +24,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_data import folder  # noqa: F401 (a fixture)
 
-from common import cli, data, download, notebooks, page, publish, verify
-from common.notebooks import PublishError
-from common.record import MIME, ParameterError, check_parameters, describe, find_parameters, read_schema, record_line
+from common import data, download
+from common.parameters import ParameterError, check_parameters, describe, find_parameters, read_schema
+from common.record import MIME, record_line
+from course import cli, notebooks, page, publish, verify
+from course.notebooks import PublishError
 
 
 def few(examples):

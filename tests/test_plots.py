@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.metrics import confusion_matrix, recall_score
 
-from common import plots
+from common import plots, report
 
 CLASSES = ("a", "b", "c", "d")
 
@@ -35,7 +35,7 @@ def test_the_confusion_matrix_is_that_of_scikit_learn(answered):
 
 def test_the_accuracy_of_each_class_is_its_recall(answered):
     labels, logits = answered
-    accuracies = plots.accuracy_per_class(labels, logits, CLASSES)
+    accuracies = report.accuracy_per_class(labels, logits, CLASSES)
     recalls = recall_score(labels, logits.argmax(dim=1), labels=range(3), average=None)
     assert list(accuracies.values())[:3] == pytest.approx(recalls)
     assert math.isnan(accuracies["d"])

@@ -5,15 +5,8 @@ from importlib import metadata
 
 import pytest
 
-from common.record import (
-    ParameterError,
-    check_installation,
-    check_parameters,
-    describe,
-    find_parameters,
-    finite,
-    read_schema,
-)
+from common.parameters import ParameterError, check_parameters, describe, find_parameters, read_schema
+from common.record import check_installation, finite
 
 CELL = """
 # What is done

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, StepLR
 
-from common import data, plots, train, utils
+from common import data, report, train, utils
 from common.model import under_10k
 
 
@@ -326,6 +326,6 @@ def test_the_network_of_session_6_learns_the_digits(digits):
     schedule = OneCycleLR(optimizer, 0.1, total_steps=5 * len(train_loader))
     history = train.fit(model, train_loader, test_loader, optimizer, epochs=5, schedule=schedule)
     assert history["test_accuracy"][-1] > 0.93
-    summary = plots.final_and_best(history)
+    summary = report.final_and_best(history)
     assert summary[1]["last epoch"] == f"{history['test_accuracy'][-1]:.2%}"
     assert summary[1]["highest"] == f"{max(history['test_accuracy']):.2%}"
