@@ -663,7 +663,8 @@ def test_an_archive_writes_nothing_elsewhere(tmp_path, monkeypatch, bad):
             target.addfile(bad)
     if not bad:
         archive.write_bytes(archive.read_bytes()[:60])
-    monkeypatch.setattr(download, "CIFAR10_PYTHON", (archive.name, hashlib.md5(archive.read_bytes()).hexdigest()))
+    content = archive.read_bytes()
+    monkeypatch.setattr(download, "CIFAR10_PYTHON", (archive.name, len(content), hashlib.md5(content).hexdigest()))
     with pytest.raises(data.DataError, match=r"cifar-10-python\.tar\.gz cannot be unpacked"):
         data.load("cifar10", root)
     assert [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"] == [archive]
