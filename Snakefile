@@ -12,7 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from common import notebooks
+from course import notebooks
 
 SESSIONS = [path.parent.name for path in notebooks.sessions()]
 
@@ -74,7 +74,7 @@ rule execute:
 rule publish_quick:
     input:
         "sessions/{session}/session.ipynb",
-        "common/readme.md.j2",
+        "course/readme.md.j2",
         runs=lambda wildcards: expand("runs/quick/{{session}}/{run}.ipynb", run=quick_runs(wildcards.session)),
     output:
         "runs/quick/{session}/README.md",

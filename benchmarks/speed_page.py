@@ -5,8 +5,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from common.index import between
 from common.utils import ROOT
+from course.index import between
 
 RESULTS = Path(__file__).with_name("speed.json")
 PLOT = ROOT / "images" / "speed.png"

@@ -1,6 +1,8 @@
-"""Shared code of the course."""
+"""The lesson: what a notebook imports and a learner reads."""
 
 import sys
 
-# With this package jsonschema, which nbformat imports, reads a grammar of web addresses at each start: 1.3 seconds.
-sys.modules.setdefault("rfc3987_syntax", None)
+if sys.version_info < (3, 11):  # noqa: UP036 (a notebook may be opened with any Python)
+    raise ImportError(
+        f"The course needs Python 3.11 or newer, this is {sys.version.split()[0]}: choose another kernel."
+    )

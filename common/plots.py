@@ -1,4 +1,4 @@
-"""Every figure of the course, and tables and sentences about a run.
+"""Every figure of the course.
 
 A function that draws returns a Figure and a text that says in words what it shows; show() displays both.
 """
@@ -13,6 +13,8 @@ import torch
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from common.report import accuracy_per_class, confused_pairs
 
 
 def show(name, figure, alt):
@@ -33,63 +35,6 @@ def show_table(rows):
 def show_text(*lines):
     """Display lines of Markdown."""
     display(Markdown("\n".join(lines)))
-
-
-def final_and_best(history):
-    """Accuracy on the training and the test set after the last epoch and at its highest, as rows of a table."""
-    rows = []
-    for name in ("train", "test"):
-        accuracies = history[f"{name}_accuracy"]
-        best = max(accuracies)
-        rows.append(
-            {
-                "accuracy": name,
-                "last epoch": f"{accuracies[-1]:.2%}",
-                "highest": f"{best:.2%}",
-                "in epoch": history["epoch"][accuracies.index(best)],
-            }
-        )
-    return rows
-
-
-def analysis(history, target, images):
-    """What a history says, as lines of Markdown: `target` is an accuracy, `images` the size of the test set."""
-    last = history.epochs[-1]
-    best = max(history.epochs, key=lambda row: row["test_accuracy"])
-    right = last["test_accuracy"]
-    gap = 100 * (last["train_accuracy"] - right)
-    if gap < 0:
-        why = "Training is harder: its images may be changed at random, neurons dropped, and the network still learns."
-    else:
-        why = "The network does better on images that it has seen."
-    if best["test_accuracy"] == right:
-        choice = "No epoch was better than the last one."
-    else:
-        choice = (
-            f"Epoch {best['epoch']} had {best['test_accuracy']:.2%}. To quote it would be to choose with the test set."
-        )
-    return [
-        f"- **Result.** {right:.2%} after epoch {last['epoch']}, {images - round(right * images)} of {images} test "
-        f"images wrong: {'reached' if right >= target else 'missed'} the target of {target:.2%}.",
-        "- **Best epoch.** " + choice,
-        f"- **Overfitting.** Training accuracy minus test accuracy is {gap:+.2f} points. {why}",
-    ]
-
-
-def paired_difference(names, before, after):
-    """Whether one network is better than another on the same test images, as a sentence.
-
-    `before` and `after` (N,) say which images each gets right. Only images that one gets right and the other wrong tell
-    them apart: with b and c of these, the difference is (c - b) / N, its standard error sqrt(b + c - (b - c)² / N) / N.
-    """
-    lost, won, count = int((before & ~after).sum()), int((after & ~before).sum()), len(before)
-    difference = 100 * (won - lost) / count
-    error = 100 * math.sqrt(won + lost - (won - lost) ** 2 / count) / count
-    verdict = "more" if abs(difference) > 2 * error else "not more"
-    return (
-        f"- **{names[0]} → {names[1]}**: {won} test images won, {lost} lost: {difference:+.2f} ± {error:.2f} points. "
-        f"That is {verdict} than the choice of test images explains (two standard errors)."
-    )
 
 
 def sample_grid(split, classes, columns=10, rows=3):
@@ -216,18 +161,21 @@ def sums(truth, predicted):
 
 
 def predictions(split, logits, classes, count=10):
-    """The first images of a split with what the network says and how sure it is."""
-    chosen = torch.arange(min(count, len(split.labels)))
+    """The first image of each class, of up to `count` classes, with what the network says and how sure it is."""
+    labels = split.labels.tolist()
+    chosen = torch.tensor([labels.index(label) for label in range(len(classes)) if label in labels][:count])
     right = int((logits.argmax(dim=1).cpu() == split.labels)[chosen].sum())
     figure = _answers(split, logits, classes, chosen)
-    return figure, f"The first {len(chosen)} test images with prediction, truth and confidence: {right} are right."
+    return figure, (
+        f"The first test image of {len(chosen)} classes with prediction, truth and confidence: {right} are right."
+    )
 
 
 def misclassified(split, logits, classes, count=25, explain=None):
     """Images that the network gets wrong, those with the most confident mistakes first.
 
-    `explain` takes the numbers (n,) of those that are shown and returns the heat maps (n, H, W), from 0 to 1, that are
-    laid over them.
+    `explain` takes the numbers (n,) of those that are shown and returns their heat maps (n, H, W), from 0 to 1: beside
+    each image stands the same image under its map.
     """
     probabilities, answers = logits.softmax(dim=1).cpu().max(dim=1)
     wrong = (answers != split.labels).nonzero().flatten()
@@ -240,14 +188,8 @@ def misclassified(split, logits, classes, count=25, explain=None):
     return _answers(split, logits, classes, chosen, explain(chosen) if explain else None), (
         f"{len(chosen)} of the {len(wrong)} misclassified test images, the most confident first: {mistakes}"
         + (", and so on." if len(chosen) > 5 else ".")
-        + (" Laid over each is the heat map of what speaks for the prediction." if explain else "")
+        + (" Beside each it stands again under the heat map of what speaks for the prediction." if explain else "")
     )
-
-
-def accuracy_per_class(labels, logits, classes):
-    """Which share of each class is recognised, {name: fraction}; NaN for a class that does not occur."""
-    right = logits.argmax(dim=1).cpu() == labels
-    return {name: float(right[labels == label].double().mean()) for label, name in enumerate(classes)}
 
 
 def class_accuracy(labels, logits, classes):
@@ -288,23 +230,6 @@ def confusion_matrix(labels, logits, classes):
     rows = confused_pairs(labels, logits, classes, 3)
     mistakes = [f"{row['truth']} as {row['taken for']} ({row['images']} times)" for row in rows]
     return figure, "Confusion matrix. Most frequent mistakes: " + (", ".join(mistakes) or "none") + "."
-
-
-def confused_pairs(labels, logits, classes, count=5):
-    """The most frequent mistakes, as rows of a table; none for a network that makes none."""
-    answers = logits.argmax(dim=1).cpu()
-    wrong = answers != labels
-    pairs, counts = torch.stack([labels, answers])[:, wrong].unique(dim=1, return_counts=True)
-    order = counts.argsort(descending=True, stable=True)[:count]
-    return [
-        {
-            "truth": classes[truth],
-            "taken for": classes[answer],
-            "images": times,
-            "of all mistakes": f"{times / int(wrong.sum()):.1%}",
-        }
-        for (truth, answer), times in zip(pairs[:, order].T.tolist(), counts[order].tolist(), strict=True)
-    ]
 
 
 def filters(layer):
@@ -384,6 +309,26 @@ def heat_map_rows(split, chosen, logits, classes, maps):
     )
 
 
+def class_maps(split, logits, classes, chosen, explain):
+    """One column for each chosen mistake: the image, then its heat map for the true class and for the predicted one.
+
+    `explain` takes numbers of images (n,) and classes (n,) and returns heat maps (n, H, W) from 0 to 1. Returns figure
+    and text, then both maps (2, n, H, W), that of the true class first.
+    """
+    truth, answers = split.labels[chosen], logits.argmax(dim=1).cpu()[chosen]
+    maps = torch.stack([explain(chosen, truth), explain(chosen, answers)]).cpu()
+    figure, axes = _image_axes(3, len(chosen), size=1.4, title=0.4)
+    for number, (column, index) in enumerate(zip(axes.T, chosen.tolist(), strict=True)):
+        _draw(column[0], split.images[index])
+        for axis, label, heat in zip(column[1:], (truth[number], answers[number]), maps[:, number], strict=True):
+            _draw(axis, split.images[index])
+            _overlay(axis, heat)
+            axis.set_title(f"for {classes[label]}", fontsize=9)
+        column[0].set_title(f"{classes[truth[number]]}\ntaken for {classes[answers[number]]}", fontsize=9)
+    pairs = ", ".join(f"{classes[t]} taken for {classes[a]}" for t, a in zip(truth, answers, strict=True))
+    return figure, f"The image, its heat map for the true and for the predicted class: {pairs}.", maps
+
+
 def spread(values, name, target):
     """One dot a run, with their mean and a target."""
     values = torch.tensor(values, dtype=torch.double)
@@ -445,17 +390,24 @@ def _draw(axes, image):
     axes.imshow(image.permute(1, 2, 0).squeeze(-1), cmap="gray", vmin=0, vmax=255)
 
 
+def _overlay(axes, heat):
+    """Lay a heat map (H, W) from 0 to 1 over an image: opaque where it is hot, clear where it is cold."""
+    axes.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.9 * heat.numpy())
+
+
 def _answers(split, logits, classes, chosen, maps=None):
-    """Grid of the chosen images, each with the prediction, its probability and the truth, and its heat map over it."""
+    """Grid of the chosen images, each with prediction, probability and truth; where there are maps, they follow it."""
     probabilities, answers = logits.softmax(dim=1).cpu().max(dim=1)
-    columns = min(5, len(chosen))
-    figure, axes = _image_axes(-(-len(chosen) // columns), columns, size=1.4, title=0.4)
-    for number, (axis, index) in enumerate(zip(axes.flat, chosen.tolist(), strict=False)):
-        _draw(axis, split.images[index])
-        if maps is not None:
-            axis.imshow(maps[number].cpu(), cmap="inferno", vmin=0, vmax=1, alpha=0.5)
+    columns, places = min(5, len(chosen)), 1 if maps is None else 2
+    figure, axes = _image_axes(-(-len(chosen) // columns), columns * places, size=1.4, title=0.4)
+    for number, index in enumerate(chosen.tolist()):
+        image, *mapped = axes.flat[places * number : places * (number + 1)]
+        _draw(image, split.images[index])
+        for axis in mapped:
+            _draw(axis, split.images[index])
+            _overlay(axis, maps[number].cpu())
         truth, answer = int(split.labels[index]), int(answers[index])
         color = "black" if truth == answer else "firebrick"
         text = f"{classes[answer]} ({probabilities[index]:.0%})\ntruth {classes[truth]}"
-        axis.set_title(text, fontsize=9, color=color)
+        image.set_title(text, fontsize=9, color=color)
     return figure

@@ -4,8 +4,8 @@ import re
 
 import nbformat
 
-from common.notebooks import SESSIONS, PublishError, read_notebook, tags
-from common.publish import write_files
+from course.notebooks import SESSIONS, PublishError, read_notebook, tags
+from course.publish import write_files
 
 STUB = "...  # your code"
 REGION = re.compile(r"^( *)# solution\n.*?^ *# end of solution$", re.MULTILINE | re.DOTALL)

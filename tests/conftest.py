@@ -71,7 +71,7 @@ class Course:
         return {**os.environ, "PATH": programs, "PYTHONPATH": modules, "OMP_NUM_THREADS": "1"}
 
     def start(self, *arguments):
-        command = [sys.executable, "-m", "common", *map(str, arguments)]
+        command = [sys.executable, "-m", "course", *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(command, cwd=self.root, env=self.environment(), **pipes)
 

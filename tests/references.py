@@ -13,8 +13,8 @@ import nbformat
 import yaml
 from nbconvert.preprocessors.coalescestreams import CoalesceStreamsPreprocessor
 
-from common import notebooks
-from common.cli import find_session
+from course import notebooks
+from course.cli import find_session
 
 FOLDER = Path(__file__).resolve().parent / "notebooks"
 IGNORE = "nbval-ignore-output"

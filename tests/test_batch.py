@@ -9,8 +9,8 @@ import nbformat
 import pytest
 from test_cli import processes_in
 
-from common import notebooks
 from common.record import hash_file
+from course import notebooks
 
 NOTE = "with open('executed', 'a') as file:\n    print(run.session, seed, file=file)\naccuracy = 0.9\n"
 HOLD = "import os, time\nwhile os.path.exists('hold'):\n    time.sleep(0.1)\n"

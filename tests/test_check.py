@@ -12,10 +12,11 @@ import torch
 from conftest import ROOT, Course
 from safetensors.torch import load_file, save_file
 
-from common import data, model, train, verify
-from common.check import check
-from common.notebooks import PublishError, find_cell, results
+from common import data, model, train
 from common.utils import versions
+from course import verify
+from course.check import check
+from course.notebooks import PublishError, find_cell, results
 
 SESSION = "s06_under_10k"
 HOME = "/" + "home/me"  # in two parts, because this file is looked at too

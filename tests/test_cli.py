@@ -11,7 +11,7 @@ import pytest
 from conftest import Course
 from safetensors.torch import load_file
 
-from common import notebooks
+from course import notebooks
 
 
 @pytest.mark.parametrize(

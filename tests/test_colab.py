@@ -13,7 +13,7 @@ from conftest import ROOT, Course, colab_modules
 from nbformat.v4 import new_code_cell
 from references import quick_parameters
 
-from common import notebooks
+from course import notebooks
 
 PACKAGES = os.environ.get("COLAB_PACKAGES")  # a virtual environment with the packages of tests/colab.txt
 pytestmark = [

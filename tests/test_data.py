@@ -1,5 +1,6 @@
 """Data sets: what is read, what is refused, how it is downloaded, and what the batches hold."""
 
+import contextlib
 import gzip
 import hashlib
 import http.server
@@ -8,7 +9,9 @@ import os
 import pickle
 import tarfile
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +20,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
-from common import data
+from common import data, download
 
 # ---------------------------------------------------------------------------------------------------------------
 # Reading
@@ -117,14 +120,20 @@ def serve(monkeypatch):
     """Start a server for some files {path: bytes}; returns its address. There are no other mirrors."""
     servers = []
 
-    def start(files, cut=None):
+    def start(files, cut=None, endless=None):
+        """`cut` is how many bytes of a file are sent; `endless` makes something to send after it, again and again."""
+
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
                 content = files.get(self.path)
                 self.send_response(200 if content is not None else 404)
-                self.send_header("Content-Length", str(len(content or b"")))
+                if not endless:
+                    self.send_header("Content-Length", str(len(content or b"")))
                 self.end_headers()
                 self.wfile.write((content or b"")[:cut])
+                with contextlib.suppress(OSError):  # until nobody listens any more
+                    while endless:
+                        self.wfile.write(endless())
 
             def log_message(self, *_):
                 pass
@@ -135,8 +144,8 @@ def serve(monkeypatch):
         return f"http://127.0.0.1:{server.server_port}"
 
     monkeypatch.delenv("COURSE_MIRROR", raising=False)
-    monkeypatch.setattr(data, "MNIST_MIRRORS", [])
-    monkeypatch.setattr(data, "CIFAR10_MIRRORS", [])
+    monkeypatch.setattr(download, "MNIST_MIRRORS", [])
+    monkeypatch.setattr(download, "CIFAR10_MIRRORS", [])
     yield start
     for server in servers:
         server.shutdown()
@@ -156,8 +165,8 @@ def mnist(monkeypatch):
         for name, content in raw.items():
             archive = gzip.compress(content)
             archives[f"/{name}.gz"] = archive
-            files[name] = (hashlib.md5(archive).hexdigest(), hashlib.sha256(content).hexdigest())
-    monkeypatch.setattr(data, "MNIST_FILES", files)
+            files[name] = (len(archive), hashlib.md5(archive).hexdigest(), hashlib.sha256(content).hexdigest())
+    monkeypatch.setattr(download, "MNIST_FILES", files)
     return archives
 
 
@@ -166,7 +175,7 @@ def left_over(root):
 
 
 def test_the_real_mnist_is_what_is_asked_for():
-    assert sorted(data.MNIST_FILES) == [
+    assert sorted(download.MNIST_FILES) == [
         "t10k-images-idx3-ubyte",
         "t10k-labels-idx1-ubyte",
         "train-images-idx3-ubyte",
@@ -174,23 +183,23 @@ def test_the_real_mnist_is_what_is_asked_for():
     ]
     from torchvision.datasets import CIFAR10, MNIST
 
-    assert {f"{name}.gz": md5 for name, (md5, _) in data.MNIST_FILES.items()} == dict(MNIST.resources)
-    assert (CIFAR10.filename, CIFAR10.tgz_md5) == data.CIFAR10_ARCHIVE
+    assert {f"{name}.gz": md5 for name, (_, md5, _) in download.MNIST_FILES.items()} == dict(MNIST.resources)
+    assert (CIFAR10.filename, CIFAR10.tgz_md5) == download.CIFAR10_PYTHON[::2]
 
 
 def test_mnist_is_downloaded_once(tmp_path, serve, mnist, monkeypatch):
-    monkeypatch.setattr(data, "MNIST_MIRRORS", [serve(mnist)])
+    monkeypatch.setattr(download, "MNIST_MIRRORS", [serve(mnist)])
     first = data.load("mnist", tmp_path)
     assert first.train.images.shape == (30, 1, 28, 28)
     assert first.test.labels.tolist() == list(range(10))
-    assert left_over(tmp_path) == sorted(f"MNIST/raw/{name}" for name in data.MNIST_FILES)
-    monkeypatch.setattr(data, "MNIST_MIRRORS", ["http://127.0.0.1:9/gone"])
+    assert left_over(tmp_path) == sorted(f"MNIST/raw/{name}" for name in download.MNIST_FILES)
+    monkeypatch.setattr(download, "MNIST_MIRRORS", ["http://127.0.0.1:9/gone"])
     assert data.load("mnist", tmp_path).sha256 == first.sha256
 
 
 def test_only_the_files_that_were_checked_are_read(tmp_path, serve, mnist, monkeypatch):
     """Old versions of torchvision left tensors in MNIST/processed, which new ones read without a check."""
-    monkeypatch.setattr(data, "MNIST_MIRRORS", [serve(mnist)])
+    monkeypatch.setattr(download, "MNIST_MIRRORS", [serve(mnist)])
     (tmp_path / "MNIST" / "processed").mkdir(parents=True)
     for name in ("training", "test"):
         torch.save((torch.zeros(5, 28, 28).byte(), torch.arange(5)), tmp_path / "MNIST" / "processed" / f"{name}.pt")
@@ -200,12 +209,12 @@ def test_only_the_files_that_were_checked_are_read(tmp_path, serve, mnist, monke
 def test_the_next_mirror_is_taken_when_one_fails(tmp_path, serve, mnist, monkeypatch):
     wrong = {path: gzip.compress(b"something else") for path in mnist}
     mirrors = ["http://127.0.0.1:9", serve({}), serve(wrong), serve(mnist, cut=20), serve(mnist)]
-    monkeypatch.setattr(data, "MNIST_MIRRORS", mirrors)
+    monkeypatch.setattr(download, "MNIST_MIRRORS", mirrors)
     assert len(data.load("mnist", tmp_path).train.labels) == 30
 
 
 def test_the_users_own_mirror_comes_first(tmp_path, serve, mnist, monkeypatch):
-    monkeypatch.setattr(data, "MNIST_MIRRORS", ["http://127.0.0.1:9"])
+    monkeypatch.setattr(download, "MNIST_MIRRORS", ["http://127.0.0.1:9"])
     monkeypatch.setenv("COURSE_MIRROR", serve(mnist) + "/")
     assert len(data.load("mnist", tmp_path).train.labels) == 30
 
@@ -213,18 +222,62 @@ def test_the_users_own_mirror_comes_first(tmp_path, serve, mnist, monkeypatch):
 @pytest.mark.parametrize("cut", [None, 20])
 def test_nothing_is_left_of_a_download_that_fails(tmp_path, serve, mnist, monkeypatch, cut):
     files = dict.fromkeys(mnist, b"wrong") if cut is None else mnist
-    monkeypatch.setattr(data, "MNIST_MIRRORS", [serve(files, cut)])
+    monkeypatch.setattr(download, "MNIST_MIRRORS", [serve(files, cut)])
     with pytest.raises(data.DataError, match=r"could not be downloaded.*COURSE_MIRROR") as error:
         data.load("mnist", tmp_path)
     assert "\n  http://127.0.0.1" in str(error.value)
     assert left_over(tmp_path) == []
 
 
+def test_a_mirror_that_never_ends_is_left_at_the_known_size(tmp_path, serve, mnist, monkeypatch):
+    monkeypatch.setattr(download, "MNIST_MIRRORS", [serve(mnist, endless=lambda: bytes(1 << 20)), serve(mnist)])
+    assert len(data.load("mnist", tmp_path).train.labels) == 30
+    monkeypatch.setattr(download, "MNIST_MIRRORS", download.MNIST_MIRRORS[:1])
+    with pytest.raises(data.DataError, match=r"sends more than the [\d,]+ bytes of the file"):
+        data.load("mnist", tmp_path / "other")
+    assert left_over(tmp_path / "other") == []
+
+
+def test_a_mirror_that_drips_is_left(tmp_path, serve, mnist, monkeypatch):
+    """A byte now and then is enough to keep a connection alive for hours."""
+
+    def drip():
+        time.sleep(0.02)
+        return b"x"
+
+    monkeypatch.setattr(download, "PATIENCE", 0.2)
+    monkeypatch.setattr(download, "MNIST_MIRRORS", [serve(mnist, cut=10, endless=drip)])
+    with pytest.raises(data.DataError, match="it sent less than 10,000 bytes a second"):
+        data.load("mnist", tmp_path)
+    assert left_over(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "mirror",
+    [
+        "http://me:secret@127.0.0.1:9",
+        "http://me:secret@127.0.0.1:{port}",
+        "http://me:sec/ret@127.0.0.1:9",
+        "http://me:secret@[::1",
+        "me:secret@127.0.0.1",
+        "ftp://me:secret@127.0.0.1",
+    ],
+)
+def test_the_password_of_a_mirror_is_not_shown(tmp_path, serve, mnist, monkeypatch, capsys, mirror):
+    mirror = mirror.format(port=serve({}).rsplit(":", 1)[1])
+    monkeypatch.setenv("COURSE_MIRROR", mirror)
+    with pytest.raises(data.DataError) as error:
+        data.load("mnist", tmp_path)
+    shown = str(error.value) + capsys.readouterr().out
+    assert mirror.rsplit("@", 1)[1] in shown
+    assert not any(part in shown for part in ("secret", "sec/", "me:"))
+
+
 @pytest.mark.parametrize(
     "damage", [lambda content: content[:-1], lambda content: bytes([content[0] ^ 1]) + content[1:]]
 )
 def test_a_damaged_file_is_named(tmp_path, serve, mnist, monkeypatch, damage):
-    monkeypatch.setattr(data, "MNIST_MIRRORS", [serve(mnist)])
+    monkeypatch.setattr(download, "MNIST_MIRRORS", [serve(mnist)])
     data.load("mnist", tmp_path)
     path = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
     path.write_bytes(damage(path.read_bytes()))
@@ -233,67 +286,138 @@ def test_a_damaged_file_is_named(tmp_path, serve, mnist, monkeypatch, damage):
 
 
 def test_two_threads_may_fetch_at_once(tmp_path, serve, mnist, monkeypatch):
-    monkeypatch.setattr(data, "MNIST_MIRRORS", [serve(mnist)])
+    monkeypatch.setattr(download, "MNIST_MIRRORS", [serve(mnist)])
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: data.fetch_mnist(tmp_path), range(4)))
+        found = list(pool.map(lambda _: download.fetch_mnist(tmp_path), range(4)))
     assert found[0] == found[3]
-    assert left_over(tmp_path) == sorted(f"MNIST/raw/{name}" for name in data.MNIST_FILES)
+    assert left_over(tmp_path) == sorted(f"MNIST/raw/{name}" for name in download.MNIST_FILES)
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path, serve, mnist, monkeypatch):
-    monkeypatch.setattr(data, "MNIST_MIRRORS", [serve(mnist)])
+    monkeypatch.setattr(download, "MNIST_MIRRORS", [serve(mnist)])
     (tmp_path / "MNIST").write_text("a file where a folder should be")
     with pytest.raises(data.DataError, match="Cannot write to"):
         data.load("mnist", tmp_path)
 
 
-def cifar10_archive():
-    """The format of CIFAR-10 with 20 + 10 images, and the MD5 of each file in it."""
-    files = {}
-    for name, count in [(f"data_batch_{number}", 4) for number in range(1, 6)] + [("test_batch", 10)]:
-        images = np.arange(count * 3072, dtype=np.uint32).astype(np.uint8).reshape(count, 3072)
-        files[name] = pickle.dumps({"data": images, "labels": list(range(count))})
-    files["batches.meta"] = pickle.dumps({"label_names": [f"class {number}" for number in range(10)]})
+def packed(folder, files):
+    """A tar.gz of {name: content} in a folder, as bytes."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         for name, content in files.items():
-            member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            member = tarfile.TarInfo(f"{folder}/{name}")
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
-    return buffer.getvalue(), {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
+    return buffer.getvalue()
 
 
 @pytest.fixture
 def cifar10(monkeypatch):
+    """A CIFAR-10 of 20 + 10 images in its three real forms; the checksums are set to theirs.
+
+    `binary` and `python` are what a mirror serves, {path: bytes}; `pickles` are the files of the Python version.
+    """
     from torchvision.datasets import CIFAR10
 
-    archive, md5 = cifar10_archive()
-    monkeypatch.setattr(data, "CIFAR10_ARCHIVE", (CIFAR10.filename, hashlib.md5(archive).hexdigest()))
+    binary, pickles = {}, {}
+    for name, count in [(f"data_batch_{number}", 4) for number in range(1, 6)] + [("test_batch", 10)]:
+        images = np.arange(count * 3072, dtype=np.uint32).astype(np.uint8).reshape(count, 3072)
+        labels = np.arange(count, dtype=np.uint8)
+        pickles[name] = pickle.dumps({"data": images, "labels": labels.tolist()})
+        binary[f"{name}.bin"] = np.column_stack([labels, images]).tobytes()
+    pickles["batches.meta"] = pickle.dumps({"label_names": list(data.CIFAR10_CLASSES)})
+    md5 = {name: hashlib.md5(content).hexdigest() for name, content in pickles.items()}
     monkeypatch.setattr(CIFAR10, "train_list", [[f"data_batch_{n}", md5[f"data_batch_{n}"]] for n in range(1, 6)])
     monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", md5["test_batch"]]])
     monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": md5["batches.meta"]})
-    return {f"/{CIFAR10.filename}": archive}
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in binary.items()}
+    monkeypatch.setattr(download, "CIFAR10_FILES", hashes)
+    archives = {"binary": packed("cifar-10-batches-bin", binary), "python": packed("cifar-10-batches-py", pickles)}
+    served = {}
+    for kind, content in archives.items():
+        source = (f"cifar-10-{kind}.tar.gz", len(content), hashlib.md5(content).hexdigest())
+        monkeypatch.setattr(download, f"CIFAR10_{kind.upper()}", source)
+        served[kind] = {f"/{source[0]}": content}
+    return SimpleNamespace(**served, files=binary, pickles=pickles)
 
 
-def test_cifar10_is_downloaded_and_unpacked(tmp_path, serve, cifar10, monkeypatch):
-    monkeypatch.setattr(data, "CIFAR10_MIRRORS", [serve({}), serve(cifar10)])
-    found = data.load("cifar10", tmp_path)
-    assert found.train.images.shape == (20, 3, 32, 32)
-    assert found.classes[3] == "class 3"
+def mirrors(*sources):
+    """What the course knows of mirrors: the address of each and the archive that it serves."""
+    return [(address, getattr(download, f"CIFAR10_{kind.upper()}")) for address, kind in sources]
+
+
+def lay(root, folder, files):
+    (root / folder).mkdir()
+    for name, content in files.items():
+        (root / folder / name).write_bytes(content)
+
+
+def test_cifar10_is_the_same_whichever_way_it_came(tmp_path, serve, cifar10, monkeypatch):
+    roots = [tmp_path / name for name in ("files", "torchvision", "archive", "download", "pickles")]
+    for root in roots:
+        root.mkdir()
+    lay(roots[0], "cifar-10-batches-bin", cifar10.files)
+    lay(roots[1], "cifar-10-batches-py", cifar10.pickles)
+    (roots[2] / "cifar-10-python.tar.gz").write_bytes(cifar10.python["/cifar-10-python.tar.gz"])
+    found = [data.load("cifar10", root) for root in roots[:3]]
+    monkeypatch.setattr(download, "CIFAR10_MIRRORS", mirrors((serve({}), "binary"), (serve(cifar10.binary), "binary")))
+    found.append(data.load("cifar10", roots[3]))
+    monkeypatch.setattr(download, "CIFAR10_MIRRORS", mirrors((serve({}), "binary"), (serve(cifar10.python), "python")))
+    found.append(data.load("cifar10", roots[4]))
+    first = found[0]
+    assert first.train.images.shape == (20, 3, 32, 32)
+    assert first.test.labels.tolist() == list(range(10))
+    assert first.classes[3] == "cat"
     # the first image counts through red, then green: the order of the bytes is channels, rows, columns
-    assert found.train.images[0, 1, 0, :3].tolist() == [1024 % 256, 1025 % 256, 1026 % 256]
-    assert not [name for name in os.listdir(tmp_path) if name.startswith(".cifar")]
-    (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(b"spoilt")
-    with pytest.raises(data.DataError, match="cifar-10-batches-py is damaged"):
+    assert first.train.images[0, 1, 0, :3].tolist() == [1024 % 256, 1025 % 256, 1026 % 256]
+    for other, root in zip(found, roots, strict=True):
+        assert other.sha256 == first.sha256
+        assert torch.equal(other.train.images, first.train.images)
+        assert {path.name: path.read_bytes() for path in (root / "cifar-10-batches-bin").iterdir()} == cifar10.files
+    assert left_over(roots[3]) == left_over(roots[4]) == [f"cifar-10-batches-bin/{name}" for name in cifar10.files]
+    assert (roots[2] / "cifar-10-python.tar.gz").exists(), "an archive that the user put there stays"
+
+
+def test_a_users_mirror_may_have_either_archive(tmp_path, serve, cifar10, monkeypatch):
+    monkeypatch.setattr(download, "CIFAR10_MIRRORS", mirrors((serve({}), "binary"), (serve({}), "python")))
+    monkeypatch.setenv("COURSE_MIRROR", serve(cifar10.python))
+    assert len(data.load("cifar10", tmp_path).test.labels) == 10
+
+
+def test_a_damaged_file_of_cifar10_is_named(tmp_path, cifar10):
+    lay(tmp_path, "cifar-10-batches-bin", {**cifar10.files, "data_batch_3.bin": b"spoilt"})
+    with pytest.raises(data.DataError, match=r"data_batch_3\.bin is damaged.*Delete"):
+        data.load("cifar10", tmp_path)
+    (tmp_path / "cifar-10-batches-bin" / "data_batch_3.bin").unlink()
+    with pytest.raises(data.DataError, match=r"data_batch_3\.bin is missing.*Delete"):
         data.load("cifar10", tmp_path)
 
 
-def test_a_damaged_cifar10_is_not_unpacked(tmp_path, cifar10, monkeypatch):
-    ((name, archive),) = cifar10.items()
-    (tmp_path / name[1:]).write_bytes(archive[:-10])
-    with pytest.raises(data.DataError, match=r"cifar-10-python\.tar\.gz is damaged"):
+@pytest.mark.parametrize("form", ["folder", "archive"])
+def test_no_pickle_of_a_damaged_cifar10_is_loaded(tmp_path, cifar10, form):
+    """A pickle can run code: this one would make a folder."""
+    trap = tmp_path / "trap"
+    bad = {**cifar10.pickles, "data_batch_2": f"cos\nmkdir\n(V{trap}\ntR.".encode()}
+    if form == "folder":
+        lay(tmp_path, "cifar-10-batches-py", bad)
+    else:
+        (tmp_path / "cifar-10-python.tar.gz").write_bytes(packed("cifar-10-batches-py", bad))
+    with pytest.raises(data.DataError, match=r"cifar-10-(batches-py|python\.tar\.gz) is damaged"):
         data.load("cifar10", tmp_path)
-    assert not (tmp_path / "cifar-10-batches-py").exists()
+    assert not trap.exists()
+    pickle.loads(bad["data_batch_2"])
+    assert trap.exists(), "the trap does not work, so this test shows nothing"
+    assert not (tmp_path / "cifar-10-batches-bin").exists()
+
+
+@pytest.mark.skipif(not os.environ.get("COURSE_DATA"), reason="COURSE_DATA does not say where the original files are")
+def test_the_real_cifar10_has_the_known_pixels():
+    """The mean and standard deviation that public projects list for its training images."""
+    cifar10 = data.load("cifar10")
+    assert (len(cifar10.train.labels), len(cifar10.test.labels)) == (50_000, 10_000)
+    assert cifar10.mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=5e-5)
+    assert cifar10.std == pytest.approx((0.2470, 0.2435, 0.2616), abs=5e-5)
+    assert cifar10.train.labels.bincount().tolist() == [5000] * 10
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ import torch
 from conftest import ROOT
 from references import quick_parameters
 
-from common import data, notebooks
+from common import data
+from course import notebooks
 
 
 def run_notebook(test_labels, digits):

@@ -10,16 +10,15 @@ import torch
 from conftest import ROOT
 from IPython.core.interactiveshell import InteractiveShell
 
-from common import notebooks
 from common.checking import NotYet
-from course import exercises
+from course import exercises, notebooks
 
 SOLUTIONS = exercises.solutions()
 each_session = pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.parent.name)
 each_session_once = pytest.mark.parametrize("session", SOLUTIONS, ids=lambda path: path.parent.name, indirect=True)
 # What a learner may have assigned by mistake.
-ANYTHING = [None, ..., True, 10**9, float("nan"), "seven", b"", [], {}, (None, None), ["a", "b", "c", "d"], object(), int]
-ANYTHING += [torch.zeros(0), torch.zeros(2, 3), torch.tensor(float("nan")), lambda *anything: "seven", print]
+ANYTHING = [None, ..., True, 10**9, float("nan"), "seven", b"", [], {}, (None, None), ["a", "b", "c", "d"], object()]
+ANYTHING += [torch.zeros(0), torch.zeros(2, 3), torch.tensor(float("nan")), lambda *anything: "seven", print, int]
 
 
 class Exercise:

@@ -17,8 +17,9 @@ from filelock import FileLock
 from test_cli import alive
 from test_data import left_over, mnist, serve  # noqa: F401 (fixtures)
 
-from common import data, notebooks
+from common import data, download
 from common.record import hash_file
+from course import notebooks
 
 SESSION = "s99_test"
 
@@ -245,7 +246,7 @@ def test_two_publish_at_once_one_after_the_other(executed, paths, page):
 
 @pytest.mark.parametrize("size", [8, 36])  # kB: too small for the archive of 24, too small for it and its content
 def test_a_download_to_a_full_disk_leaves_nothing_by_half(tmp_path, serve, mnist, monkeypatch, disk, size):  # noqa: F811
-    monkeypatch.setattr(data, "MNIST_MIRRORS", [serve(mnist)])
+    monkeypatch.setattr(download, "MNIST_MIRRORS", [serve(mnist)])
     disk(tmp_path / "data", f"size={size}k")
     with pytest.raises(
         data.DataError, match=r"(?s)(could not be downloaded|cannot be unpacked).*No space left on device"
@@ -253,13 +254,13 @@ def test_a_download_to_a_full_disk_leaves_nothing_by_half(tmp_path, serve, mnist
         data.load("mnist", tmp_path / "data")
     finished = [name for name in left_over(tmp_path / "data") if not name.endswith(".gz")]
     for name in finished:
-        assert hash_file(tmp_path / "data" / name) == data.MNIST_FILES[name.rsplit("/", 1)[1]][1]
+        assert hash_file(tmp_path / "data" / name) == download.MNIST_FILES[name.rsplit("/", 1)[1]][1]
     disk(tmp_path / "data", "size=10m")
     assert len(data.load("mnist", tmp_path / "data").train.labels) == 30
 
 
 def test_a_download_to_a_read_only_disk_says_so(tmp_path, serve, mnist, monkeypatch, disk):  # noqa: F811
-    monkeypatch.setattr(data, "MNIST_MIRRORS", [serve(mnist)])
+    monkeypatch.setattr(download, "MNIST_MIRRORS", [serve(mnist)])
     disk(tmp_path / "data", "ro")
     with pytest.raises(data.DataError, match=r"Cannot write to .*Read-only file system"):
         data.load("mnist", tmp_path / "data")

@@ -6,7 +6,7 @@ import pytest
 from conftest import ROOT
 from references import FOLDER, clean, execute
 
-from common import notebooks
+from course import notebooks
 
 SOURCES = notebooks.sessions()
 

@@ -7,9 +7,9 @@ import nbformat
 import pytest
 from conftest import Course
 
-from common import notebooks
-from common.notebooks import find_cell
 from common.record import MIME, record_line
+from course import notebooks
+from course.notebooks import find_cell
 
 
 @pytest.fixture(scope="module")

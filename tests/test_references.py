@@ -9,8 +9,8 @@ import pytest
 from conftest import ROOT
 from references import FOLDER, IGNORE, clean, quick_parameters
 
-from common import notebooks
 from common.train import log_line
+from course import notebooks
 
 SOURCES = notebooks.sessions()
 SESSION = ROOT / "sessions" / "s06_under_10k"

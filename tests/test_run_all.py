@@ -12,7 +12,7 @@ from conftest import Course, colab_modules
 from test_batch import wait_for
 from test_cli import kill_all_in
 
-from common import notebooks
+from course import notebooks
 
 # Seed 1 stops half-way while there is a file `hold`; its checkpoint says later that it had begun.
 WORK = """
@@ -99,7 +99,7 @@ def executed(tmp_path_factory):
 
 def python(course, statement):
     """What a statement about `run_all` prints in a copy of the course."""
-    command = [sys.executable, "-c", f"from common import run_all\n{statement}"]
+    command = [sys.executable, "-c", f"from course import run_all\n{statement}"]
     return subprocess.check_output(command, cwd=course.root, env=course.environment(), text=True)
 
 

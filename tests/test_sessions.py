@@ -10,9 +10,9 @@ import nbformat
 import pytest
 from conftest import ROOT
 
-from common import notebooks
-from common.cli import profile_parameters
-from common.record import WHERE, check_parameters
+from common.parameters import WHERE, check_parameters
+from course import notebooks
+from course.cli import profile_parameters
 
 SOURCES = notebooks.sessions()
 PUBLISHED = [path for path in SOURCES if (path.parent / "results.json").exists()]

@@ -1,5 +1,6 @@
 """The training loop: what it computes, and that a killed run ends like one that was never killed."""
 
+import copy
 import json
 import multiprocessing
 import os
@@ -11,7 +12,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, StepLR
 
-from common import data, plots, train, utils
+from common import data, report, train, utils
+from common.lr_finder import find_lr
 from common.model import under_10k
 
 
@@ -184,7 +186,11 @@ def test_killed_twice_it_ends_with_the_same_bits(tmp_path, kind):
         assert (tmp_path / "killed.checkpoint").exists()
         assert not (tmp_path / "killed.pt").exists()
     last, printed = start(kind, tmp_path, "killed")
-    assert "Going on after epoch" in printed.recv()
+    lines = [printed.recv()]
+    while "Going on after epoch" not in lines[-1]:
+        lines.append(printed.recv())
+    assert len(lines) > 4, "the epochs of the checkpoint are printed again"
+    assert all(line.startswith(f"Epoch {number:2d}") for number, line in enumerate(lines[:-1], 1))
     for process in (last, unbroken):
         process.join()
         assert process.exitcode == 0
@@ -197,10 +203,12 @@ def test_killed_twice_it_ends_with_the_same_bits(tmp_path, kind):
 def test_a_finished_checkpoint_gives_its_result_again(digits, tmp_path):
     def run():
         model, train_loader, test_loader, optimizer = parts(digits)
-        history = train.fit(model, train_loader, test_loader, optimizer, epochs=2, checkpoint=tmp_path / "c")
-        return history, model
+        lines = []
+        options = {"epochs": 2, "checkpoint": tmp_path / "c", "log": lines.append}
+        return train.fit(model, train_loader, test_loader, optimizer, **options), model, lines
 
-    (first, model), (again, same) = run(), run()
+    (first, model, lines), (again, same, printed) = run(), run()
+    assert lines == printed == first.log
     assert first.epochs == again.epochs
     assert first.seconds == again.seconds
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), same.parameters(), strict=True))
@@ -268,7 +276,9 @@ def test_a_kill_while_the_checkpoint_is_written_leaves_the_old_one(digits, tmp_p
         train.fit(model, train_loader, test_loader, optimizer, epochs=3, checkpoint=tmp_path / "c")
     lines = []
     history = train.fit(*parts(digits), epochs=3, checkpoint=tmp_path / "c", log=lines.append)
-    assert "Going on after epoch 1" in lines[0]
+    assert lines[0].rsplit("  ", 1)[0] == unbroken.log[0].rsplit("  ", 1)[0]  # all but the seconds
+    assert lines[1] == "Going on after epoch 1, from the checkpoint c"
+    assert lines[2:] == history.log[1:]
     assert history.epochs == unbroken.epochs
 
 
@@ -279,6 +289,47 @@ def test_a_trained_optimiser_and_a_shuffled_test_set_are_refused(digits):
         train.fit(model, train_loader, test_loader, optimizer, epochs=1)
     with pytest.raises(ValueError, match="neither shuffles nor augments"):
         train.evaluate(model, train_loader)
+
+
+def test_a_network_is_trained_once(digits):
+    """Its history would begin in the middle: a learner may run the cell of the training again, but not that before."""
+
+    def again(model, train_loader, test_loader, _):
+        optimizer, schedule = train.one_cycle(model, train_loader, 0.02, 1)
+        return train.fit(model, train_loader, test_loader, optimizer, epochs=1, schedule=schedule)
+
+    first = parts(digits)
+    history = again(*first)
+    for model in (first[0], copy.deepcopy(first[0])):
+        with pytest.raises(ValueError, match=r"trained already: before training again, run the cell that makes it"):
+            again(model, *first[1:])
+    assert again(*parts(digits)).epochs == history.epochs
+    new = parts(digits)
+    new[0].load_state_dict(first[0].state_dict())  # who wants to go on says so
+    assert again(*new)["train_loss"] < history["train_loss"]
+
+
+def test_an_interrupted_training_is_not_begun_again_from_the_middle(digits):
+    def interrupt(line):
+        raise KeyboardInterrupt
+
+    first = parts(digits)
+    with pytest.raises(KeyboardInterrupt):
+        train.fit(*first, epochs=2, log=interrupt)
+    optimizer = torch.optim.SGD(first[0].parameters(), lr=0.02)
+    with pytest.raises(ValueError, match="trained already"):
+        train.fit(*first[:3], optimizer, epochs=2)
+
+
+def test_what_is_refused_or_searched_is_not_trained(digits, tmp_path):
+    """A wrong checkpoint, and a search for the rate, leave the network as it was."""
+    model, train_loader, test_loader, optimizer = parts(digits)
+    (tmp_path / "c").write_text("no checkpoint")
+    with pytest.raises(ValueError, match="not a checkpoint"):
+        train.fit(model, train_loader, test_loader, optimizer, epochs=1, checkpoint=tmp_path / "c")
+    find_lr(model, train_loader, optimizer, steps=3)
+    history = train.fit(model, train_loader, test_loader, optimizer, epochs=1)
+    assert history.epochs == train.fit(*parts(digits), epochs=1).epochs
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
@@ -318,6 +369,6 @@ def test_the_network_of_session_6_learns_the_digits(digits):
     schedule = OneCycleLR(optimizer, 0.1, total_steps=5 * len(train_loader))
     history = train.fit(model, train_loader, test_loader, optimizer, epochs=5, schedule=schedule)
     assert history["test_accuracy"][-1] > 0.93
-    summary = plots.final_and_best(history)
+    summary = report.final_and_best(history)
     assert summary[1]["last epoch"] == f"{history['test_accuracy'][-1]:.2%}"
     assert summary[1]["highest"] == f"{max(history['test_accuracy']):.2%}"

@@ -5,10 +5,11 @@ import hashlib
 import json
 from pathlib import Path
 
-import jsonschema
 import nbformat.reader
 
-from common.record import KEYS, MIME, SCHEMA, finite, lesson_hashes, read_schema
+from common.parameters import read_schema
+from common.record import MIME, lesson_hashes
+from course.record_form import find_fault
 
 ROOT = Path(__file__).resolve().parent.parent
 SESSIONS = ROOT / "sessions"
@@ -93,67 +94,10 @@ def read_record(notebook, name):
     return {**record, "source_sha256": source_digest(notebook)}
 
 
-TEXT = {"type": "string"}
-NAME = {"type": "string", "pattern": r"^[\w.-]+\Z"}
-WORD = {"pattern": r"^\w+\Z"}  # of a key that a page shows
-HASH = {"type": "string", "pattern": r"^[0-9a-f]+\Z"}
-COUNT = {"type": "integer", "minimum": 1}
-FRACTION = {"type": "number", "minimum": 0, "maximum": 1}
-SECONDS = {"type": "number", "minimum": 0}
-MEASURES = {
-    "type": "object",
-    "propertyNames": WORD,
-    "properties": {
-        **{"part": TEXT, "parameters": COUNT, "receptive_field": COUNT, "seconds": SECONDS, "target": FRACTION},
-        **dict.fromkeys(["group", "targets", "device"], False),  # a page gives these names to something else
-    },
-    "patternProperties": {"_accuracy\\Z": FRACTION},
-    "required": ["test_accuracy"],
-}
-# The form of a record as a JSON Schema: all that a page relies on.
-FORM = {
-    "type": "object",
-    "required": list(KEYS),
-    "propertyNames": {"enum": [*KEYS, "source_sha256"]},
-    "properties": {
-        **{"schema": {"const": SCHEMA}, "session": NAME, "profile": {"enum": ["full", "quick"]}, "variant": TEXT},
-        **{"seed": {"type": "integer"}, "device": TEXT, "threads": COUNT, "started": TEXT, "finished": TEXT},
-        "params": {
-            "type": "object",
-            "additionalProperties": {"type": ["string", "number", "boolean"]},
-            "patternProperties": {"(_|^)target\\Z": FRACTION},
-            "required": ["target"],
-        },
-        "dataset": {
-            "type": "object",
-            "properties": {"name": TEXT, "train": COUNT, "test": COUNT, "sha256": HASH},
-            "required": ["name", "train", "test", "sha256"],
-        },
-        "versions": {"type": "object", "additionalProperties": TEXT},
-        "common_sha256": {"type": "object", "propertyNames": NAME, "additionalProperties": HASH},
-        "seconds": {"type": "object", "propertyNames": WORD, "additionalProperties": SECONDS, "required": ["train"]},
-        "history": {"type": "array", "minItems": 1, "items": {"type": "object"}},
-        "metrics": {
-            **MEASURES,
-            "properties": {**MEASURES["properties"], "parts": {"type": "array", "items": MEASURES}},
-            "required": ["test_accuracy", "parameters"],
-        },
-        "weights": {
-            "type": ["object", "null"],
-            "properties": {"file": NAME, "bytes": COUNT, "sha256": HASH},
-            "required": ["file", "sha256"],
-        },
-        "source_sha256": HASH,
-    },
-}
-
-
 def check_record(record, name):
     """Raise PublishError if this is not a record of a run; `name` is how to call it in the error."""
-    error = next(jsonschema.Draft202012Validator(FORM).iter_errors(record), None)
-    why = f"{error.json_path}: {first_line(error.message)}" if error else "a number is not finite"
-    if error or finite(record) != record:
-        raise PublishError(f"{name} has a record of another form ({why}): execute it again.")
+    if why := find_fault(record):
+        raise PublishError(f"{name} has a record of another form ({first_line(why)}): execute it again.")
 
 
 def sessions():

@@ -3,8 +3,11 @@
 import re
 import subprocess
 
-from common.index import badges
-from common.notebooks import (
+from common.parameters import WHERE
+from common.record import hash_file
+from course.exercises import exercises
+from course.index import badges
+from course.notebooks import (
     ROOT,
     committed,
     read_notebook,
@@ -17,9 +20,7 @@ from common.notebooks import (
     source_digest,
     verification,
 )
-from common.page import render
-from common.record import WHERE, hash_file
-from course.exercises import exercises
+from course.page import render
 
 # A folder of somebody's machine: of a user, of Colab, a temporary one.
 LOCAL_PATH = re.compile(r"(?<![\w.])/(?:home|root|Users|work|tmp|content)/\w")

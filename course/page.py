@@ -9,7 +9,7 @@ import statistics
 from pathlib import Path
 
 from common.compare import difference
-from common.notebooks import PublishError, committed, first_line, results, run_of, schema_of, tags
+from course.notebooks import PublishError, committed, first_line, results, run_of, schema_of, tags
 
 
 def render(source, executed, records, verified=None):

@@ -5,10 +5,10 @@ import tomllib
 
 import nbformat
 
-from common.notebooks import ROOT, RUN_ALL, PublishError, find_cell, read_notebook, results, sessions
-from common.page import escape_markdown, groups, headline, page_title, percent
-from common.publish import turn, write_files
 from course.exercises import solutions, write_exercises
+from course.notebooks import ROOT, RUN_ALL, PublishError, find_cell, read_notebook, results, sessions
+from course.page import escape_markdown, groups, headline, page_title, percent
+from course.publish import turn, write_files
 
 BOOTSTRAP = """\
 # Find the course's code; where this notebook stands alone, as in Colab, fetch it.

@@ -15,7 +15,9 @@ import nbformat
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 
-from common.notebooks import (
+from common.parameters import WHERE, ParameterError, check_parameters, find_parameters
+from common.record import MIME, hash_file, record_line
+from course.notebooks import (
     ROOT,
     SESSIONS,
     PublishError,
@@ -29,8 +31,7 @@ from common.notebooks import (
     source_digest,
     verification,
 )
-from common.page import render
-from common.record import MIME, WHERE, ParameterError, check_parameters, find_parameters, hash_file, record_line
+from course.page import render
 
 
 @contextmanager

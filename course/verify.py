@@ -8,9 +8,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from common import data, model, train, utils
-from common.notebooks import PublishError, first_line, results
-from common.publish import rerender, write_files
 from common.record import lesson_hashes
+from course.notebooks import PublishError, first_line, results
+from course.publish import rerender, write_files
 
 # How the network of each session's weights is made from the parameters of its run.
 NETWORKS = {

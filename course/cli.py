@@ -18,13 +18,14 @@ from pathlib import Path
 import psutil
 import yaml
 
-from common import index, notebooks, page, publish
-from common.record import WHERE, ParameterError, check_installation, check_parameters, describe
+from common.parameters import WHERE, ParameterError, check_parameters, describe
+from common.record import check_installation
+from course import index, notebooks, page, publish
 from course.exercises import write_exercises
 
 ROOT = notebooks.ROOT
-# `python -m papermill`, with what common/__init__.py does for its start
-PAPERMILL = [sys.executable, "-c", "import common; from papermill.__main__ import papermill; papermill()"]
+# `python -m papermill`, with what course/__init__.py does for its start
+PAPERMILL = [sys.executable, "-c", "import course; from papermill.__main__ import papermill; papermill()"]
 SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
 
@@ -318,7 +319,7 @@ def publish_zip(options):
 
 
 def run_check(options):
-    from common.check import check
+    from course.check import check
 
     problems = list(check())
     for problem in problems:
@@ -329,7 +330,8 @@ def run_check(options):
 
 
 def run_verify(options):
-    from common import data, verify
+    from common import data
+    from course import verify
 
     paths = [find_session(options.session)] if options.session else notebooks.sessions()
     failed = 0

@@ -11,9 +11,9 @@ from importlib.util import find_spec
 from statistics import mean
 from zipfile import ZIP_DEFLATED, ZipFile
 
-from common import notebooks
-from common.cli import find_session, profile_parameters, run_name
-from common.record import WHERE
+from common.parameters import WHERE
+from course import notebooks
+from course.cli import find_session, profile_parameters, run_name
 
 ROOT = notebooks.ROOT
 KEPT = ("torch", "numpy", "ipython", "ipykernel")  # another version of these breaks a Colab machine that is running
@@ -110,7 +110,7 @@ def execute(jobs):
 
 def _run(job):
     """The lines that `course run` prints for a job; it is stopped when nobody reads them any more."""
-    command = [sys.executable, "-m", "common", "run", job.session, "--profile", job.profile]
+    command = [sys.executable, "-m", "course", "run", job.session, "--profile", job.profile]
     command += ["-p", "variant", job.variant, "--seed", str(job.seed)]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(command, cwd=ROOT, **options) as process:

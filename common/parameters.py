@@ -1,0 +1,128 @@
+"""The parameters of a notebook, read from its parameters cell and checked against it."""
+
+import ast
+import json
+import math
+import re
+import sys
+from pathlib import Path
+
+# These say where something lies or runs. All other parameters decide the result.
+WHERE = {"data_dir", "checkpoint", "weights", "log_dir", "device"}
+PYTHON_TYPES = {"string": str, "integer": int, "number": (int, float), "boolean": bool}
+
+
+class ParameterError(ValueError):
+    """A parameter is unknown, of the wrong type or out of range; the message lists what there is."""
+
+
+def read_schema(source):
+    """Read the parameters cell: {name: {"default": …, "type": …, "min": …, "max": …, "choices": […]}}.
+
+    A line is `name = value  # @param {"type": "number", "min": 0}` or `name = value  # @param ["one", "two"]`: what
+    Colab shows as a form. Raises ParameterError for a line of another form.
+    """
+    schema = {}
+    for line in source.splitlines():
+        if "@param" not in line:
+            continue
+        match = re.match(r"(\w+) = (.+?)\s+#\s?@param (.+)$", line)
+        try:
+            name, default, form = match[1], ast.literal_eval(match[2]), json.loads(match[3])
+            rule = {"type": "string", "choices": form} if isinstance(form, list) else dict(form)
+            known = rule["type"] in PYTHON_TYPES
+            limits = [float(rule[limit]) for limit in ("min", "max") if limit in rule]
+        except (TypeError, ValueError, SyntaxError, KeyError):
+            known, limits = False, []
+        if not known or not all(map(math.isfinite, limits)):
+            form = 'name = value  # @param {"type": "number"}'
+            raise ParameterError(f"This line must have a plain value and the form {form}: {line}")
+        schema[name] = {"default": default, **rule}
+    return schema
+
+
+def check_parameters(schema, values):
+    """Return `values` with whole numbers as floats where a number is asked for; raise ParameterError for a bad one."""
+    unknown = sorted(str(name) for name in values if name not in schema)
+    if unknown:
+        raise ParameterError(f"There is no parameter {', '.join(unknown)}. There are:\n{describe(schema)}")
+    return {name: _check(name, schema[name], value) for name, value in values.items()}
+
+
+def _check(name, rule, value):
+    expected = PYTHON_TYPES[rule["type"]]
+    fits = isinstance(value, expected) and isinstance(value, bool) == (expected is bool)
+    if not fits:
+        hint = ""
+        if rule["type"] == "number" and isinstance(value, str) and re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", value):
+            hint = f": YAML reads {value} as text, write it with a point, as in 1.0e-3"
+        raise ParameterError(f"{name} must be {_article(rule['type'])}, not {value!r}{hint}.")
+    if "choices" in rule and value not in rule["choices"]:
+        raise ParameterError(f"{name} must be one of {', '.join(map(repr, rule['choices']))}, not {value!r}.")
+    low, high = rule.get("min", -math.inf), rule.get("max", math.inf)
+    if expected not in (str, bool) and not (low <= value <= high and abs(value) <= sys.float_info.max):
+        raise ParameterError(f"{name} must be from {low} to {high}, not {value!r}.")
+    return float(value) if rule["type"] == "number" else value
+
+
+def _article(word):
+    return f"an {word}" if word[0] in "aeiou" else f"a {word}"
+
+
+def describe(schema):
+    """One line a parameter: name, default value, type and range."""
+    lines = []
+    for name, rule in schema.items():
+        limits = f"one of {', '.join(map(repr, rule['choices']))}" if "choices" in rule else rule["type"]
+        limits += f", at least {rule['min']}" if "min" in rule else ""
+        limits += f", at most {rule['max']}" if "max" in rule else ""
+        lines.append(f"  {name} = {rule['default']!r}  ({limits})")
+    return "\n".join(lines)
+
+
+def find_parameters(inputs):
+    """The checked parameters of a running notebook, {name: value}.
+
+    `inputs` are the sources of the cells that were run so far (IPython's `In`). The last one with `@param` lines is the
+    parameters cell; the cell that papermill adds behind it may change its values, and name nothing else.
+    """
+    position = max(
+        (number for number, source in enumerate(inputs) if re.search("^\\w+ = .*@param", source, re.M)), default=-1
+    )
+    if position < 0:
+        raise ParameterError("Run the parameters cell first: the one with the @param lines.")
+    schema = read_schema(inputs[position])
+    values = {name: rule["default"] for name, rule in schema.items()}
+    for source in inputs[position + 1 :]:
+        if source.startswith("# Parameters"):  # how papermill begins the cell that it adds
+            values |= _assignments(source)
+    return check_parameters(schema, values)
+
+
+def find_variables(session, namespace):
+    """The checked parameters where no inputs are kept, as under nbval: the variables that have their names."""
+    text = (Path(__file__).resolve().parent.parent / "sessions" / session / "session.ipynb").read_text(encoding="utf-8")
+    cells = [cell for cell in json.loads(text)["cells"] if "parameters" in cell["metadata"].get("tags", [])]
+    schema = read_schema("".join(cells[0]["source"]))
+    if set(schema) - set(namespace):
+        raise ParameterError("Run the parameters cell first: the one with the @param lines.")
+    return check_parameters(schema, {name: namespace[name] for name in schema})
+
+
+def _assignments(source):
+    """What a cell of nothing but assignments to names assigns, {name: value}."""
+    try:
+        nodes = ast.parse(source).body
+    except (SyntaxError, ValueError):
+        nodes = [None]
+    if not all(isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) for node in nodes):
+        raise ParameterError("The cell that begins with # Parameters must have lines like name = value only.")
+    return {node.targets[0].id: _plain(node.value) for node in nodes}
+
+
+def _plain(node):
+    """The value of a literal; of anything else, such as float("nan"), its text: no check lets it pass."""
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError):
+        return ast.unparse(node)

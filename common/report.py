@@ -1,0 +1,116 @@
+"""Tables and sentences about a run."""
+
+import math
+
+import torch
+
+
+def final_and_best(history):
+    """Accuracy on the training and the test set after the last epoch and at its highest, as rows of a table."""
+    rows = []
+    for name in ("train", "test"):
+        accuracies = history[f"{name}_accuracy"]
+        best = max(accuracies)
+        rows.append(
+            {
+                "accuracy": name,
+                "last epoch": f"{accuracies[-1]:.2%}",
+                "highest": f"{best:.2%}",
+                "in epoch": history["epoch"][accuracies.index(best)],
+            }
+        )
+    return rows
+
+
+def analysis(history, target, images):
+    """What a history says, as lines of Markdown: `target` is an accuracy, `images` the size of the test set."""
+    last = history.epochs[-1]
+    best = max(history.epochs, key=lambda row: row["test_accuracy"])
+    right = last["test_accuracy"]
+    gap = 100 * (last["train_accuracy"] - right)
+    if gap < 0:
+        why = "Training is harder: its images may be changed at random, neurons dropped, and the network still learns."
+    else:
+        why = "The network does better on images that it has seen."
+    if best["test_accuracy"] == right:
+        choice = "No epoch was better than the last one."
+    else:
+        choice = (
+            f"Epoch {best['epoch']} had {best['test_accuracy']:.2%}. To quote it would be to choose with the test set."
+        )
+    return [
+        f"- **Result.** {right:.2%} after epoch {last['epoch']}, {images - round(right * images)} of {images} test "
+        f"images wrong: {'reached' if right >= target else 'missed'} the target of {target:.2%}.",
+        "- **Best epoch.** " + choice,
+        f"- **Overfitting.** Training accuracy minus test accuracy is {gap:+.2f} points. {why}",
+    ]
+
+
+def paired_difference(names, before, after):
+    """Whether one network is better than another on the same test images, as a sentence.
+
+    `before` and `after` (N,) say which images each gets right. Only images that one gets right and the other wrong tell
+    them apart: with b and c of these, the difference is (c - b) / N, its standard error sqrt(b + c - (b - c)² / N) / N.
+    """
+    lost, won, count = int((before & ~after).sum()), int((after & ~before).sum()), len(before)
+    difference = 100 * (won - lost) / count
+    error = 100 * math.sqrt(won + lost - (won - lost) ** 2 / count) / count
+    verdict = "more" if abs(difference) > 2 * error else "not more"
+    return (
+        f"- **{names[0]} → {names[1]}**: {won} test images won, {lost} lost: {difference:+.2f} ± {error:.2f} points. "
+        f"That is {verdict} than the choice of test images explains (two standard errors)."
+    )
+
+
+def accuracy_per_class(labels, logits, classes):
+    """Which share of each class is recognised, {name: fraction}; NaN for a class that does not occur."""
+    right = logits.argmax(dim=1).cpu() == labels
+    return {name: float(right[labels == label].double().mean()) for label, name in enumerate(classes)}
+
+
+def confused_pairs(labels, logits, classes, count=5):
+    """The most frequent mistakes, as rows of a table; none for a network that makes none."""
+    answers = logits.argmax(dim=1).cpu()
+    wrong = answers != labels
+    pairs, counts = torch.stack([labels, answers])[:, wrong].unique(dim=1, return_counts=True)
+    order = counts.argsort(descending=True, stable=True)[:count]
+    return [
+        {
+            "truth": classes[truth],
+            "taken for": classes[answer],
+            "images": times,
+            "of all mistakes": f"{times / int(wrong.sum()):.1%}",
+        }
+        for (truth, answer), times in zip(pairs[:, order].T.tolist(), counts[order].tolist(), strict=True)
+    ]
+
+
+def epoch_table(title, history):
+    """Loss and accuracy on the training and the test set after each epoch, as lines of text in columns."""
+    lines = [title, "epoch  train loss  train accuracy  test loss  test accuracy"]
+    for row in history.epochs:
+        train = f"{row['train_loss']:10.4f}  {row['train_accuracy']:14.2%}"
+        lines.append(f"{row['epoch']:5d}  {train}  {row['test_loss']:9.4f}  {row['test_accuracy']:13.2%}")
+    return "\n".join(lines)
+
+
+def about_maps(maps):
+    """What heat maps (2, n, H, W) of n images say, that for the true class first, as lines of Markdown.
+
+    How much of their mass lies in the middle quarter of the image, and how alike the two maps of an image are: the mean
+    correlation over their pixels. Images with an empty map are left out.
+    """
+    maps = maps[:, maps.amax(dim=(2, 3)).amin(dim=0) > 0].double()
+    if not maps.numel():
+        return ["- One of the two maps of each image is empty."]
+    height, width = maps.shape[2:]
+    middle = maps[:, :, height // 4 : height - height // 4, width // 4 : width - width // 4]
+    true, predicted = (100 * middle.sum(dim=(1, 2, 3)) / maps.sum(dim=(1, 2, 3))).tolist()
+    centred = maps.flatten(2) - maps.flatten(2).mean(dim=2, keepdim=True)
+    likeness = torch.cosine_similarity(*centred, dim=1)
+    return [
+        f"- **Where they look.** The middle quarter of the image holds {true:.0f} % of the mass of the maps for the "
+        f"true class, and {predicted:.0f} % of that for the predicted class; evenly spread it would be 25 %.",
+        f"- **How alike they are.** The two maps of an image have a correlation of {likeness.mean():.2f} on average, "
+        f"from {likeness.min():.2f} to {likeness.max():.2f}.",
+    ]

@@ -1,0 +1,70 @@
+"""The form of a record as a JSON Schema: all that a page relies on."""
+
+import jsonschema
+
+from common.record import VERSION, finite
+
+KEYS = [
+    *("schema", "session", "profile", "variant", "seed", "params", "dataset", "device", "threads", "versions"),
+    *("common_sha256", "started", "finished", "seconds", "history", "metrics", "weights"),
+]
+TEXT = {"type": "string"}
+NAME = {"type": "string", "pattern": r"^[\w.-]+\Z"}
+WORD = {"pattern": r"^\w+\Z"}  # of a key that a page shows
+HASH = {"type": "string", "pattern": r"^[0-9a-f]+\Z"}
+COUNT = {"type": "integer", "minimum": 1}
+FRACTION = {"type": "number", "minimum": 0, "maximum": 1}
+SECONDS = {"type": "number", "minimum": 0}
+MEASURES = {
+    "type": "object",
+    "propertyNames": WORD,
+    "properties": {
+        **{"part": TEXT, "parameters": COUNT, "receptive_field": COUNT, "seconds": SECONDS, "target": FRACTION},
+        **dict.fromkeys(["group", "targets", "device"], False),  # a page gives these names to something else
+    },
+    "patternProperties": {"_accuracy\\Z": FRACTION},
+    "required": ["test_accuracy"],
+}
+SCHEMA = {
+    "type": "object",
+    "required": KEYS,
+    "propertyNames": {"enum": [*KEYS, "source_sha256"]},
+    "properties": {
+        **{"schema": {"const": VERSION}, "session": NAME, "profile": {"enum": ["full", "quick"]}, "variant": TEXT},
+        **{"seed": {"type": "integer"}, "device": TEXT, "threads": COUNT, "started": TEXT, "finished": TEXT},
+        "params": {
+            "type": "object",
+            "additionalProperties": {"type": ["string", "number", "boolean"]},
+            "patternProperties": {"(_|^)target\\Z": FRACTION},
+            "required": ["target"],
+        },
+        "dataset": {
+            "type": "object",
+            "properties": {"name": TEXT, "train": COUNT, "test": COUNT, "sha256": HASH},
+            "required": ["name", "train", "test", "sha256"],
+        },
+        "versions": {"type": "object", "additionalProperties": TEXT},
+        "common_sha256": {"type": "object", "propertyNames": NAME, "additionalProperties": HASH},
+        "seconds": {"type": "object", "propertyNames": WORD, "additionalProperties": SECONDS, "required": ["train"]},
+        "history": {"type": "array", "minItems": 1, "items": {"type": "object"}},
+        "metrics": {
+            **MEASURES,
+            "properties": {**MEASURES["properties"], "parts": {"type": "array", "items": MEASURES}},
+            "required": ["test_accuracy", "parameters"],
+        },
+        "weights": {
+            "type": ["object", "null"],
+            "properties": {"file": NAME, "bytes": COUNT, "sha256": HASH},
+            "required": ["file", "sha256"],
+        },
+        "source_sha256": HASH,
+    },
+}
+
+
+def find_fault(record):
+    """Where a record is not of this form and why, as a text; None for one that is."""
+    error = next(jsonschema.Draft202012Validator(SCHEMA).iter_errors(record), None)
+    if error:
+        return f"{error.json_path}: {error.message}"
+    return None if finite(record) == record else "a number is not finite"
