@@ -51,6 +51,8 @@ def badges():
         )
         if path.name == "solutions.ipynb":  # the exercises made from it have the same title
             lines = f"[![Open in Colab]({COLAB_BADGE})]({_colab_address(exercises)})"
+            on_github = f"{repository}/blob/{release}/{path.relative_to(ROOT).as_posix()}"
+            lines += f"\n\n[Hints and solutions]({on_github}), for afterwards."
         elif path.with_name("solutions.ipynb").exists():
             lines += f"\n[![Exercises in Colab]({EXERCISES_BADGE})]({_colab_address(exercises)})"
         first = notebook.cells[0]
