@@ -21,7 +21,7 @@ import yaml
 from common.parameters import WHERE, ParameterError, check_parameters, describe
 from common.record import check_installation
 from course import index, notebooks, page, publish
-from course.exercises import write_exercises
+from course.exercises import write_assignments, write_exercises
 
 ROOT = notebooks.ROOT
 # `python -m papermill`, with what course/__init__.py does for its start
@@ -90,7 +90,8 @@ def parse_arguments(arguments):
     command.set_defaults(command=run_check)
 
     command = commands.add_parser("exercises", help="make each session's exercises from its solutions")
-    command.set_defaults(command=lambda options: write_exercises())
+    command.add_argument("--nbgrader", type=Path, metavar="FOLDER", help="write a course for nbgrader there instead")
+    command.set_defaults(command=make_exercises)
 
     command = commands.add_parser("verify", help="evaluate the committed weights with today's code")
     command.add_argument("session", nargs="?", help="all sessions if not given")
@@ -327,6 +328,13 @@ def run_check(options):
     if problems:
         raise RunError(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}.")
     print(f"All {len(notebooks.sessions())} sessions are complete, and everything fits together.")
+
+
+def make_exercises(options):
+    if options.nbgrader:
+        write_assignments(options.nbgrader)
+    else:
+        write_exercises()
 
 
 def run_verify(options):

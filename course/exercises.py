@@ -8,8 +8,17 @@ from course.notebooks import SESSIONS, PublishError, read_notebook, tags
 from course.publish import write_files
 
 STUB = "...  # your code"
-REGION = re.compile(r"^( *)# solution\n.*?^ *# end of solution$", re.MULTILINE | re.DOTALL)
-LINE = re.compile(r"^( *\w+ = ).*  # solution$", re.MULTILINE)
+BEGIN, END = "# solution", "# end of solution"
+REGION = re.compile(rf"^( *){BEGIN}\n.*?^ *{END}$", re.MULTILINE | re.DOTALL)
+LINE = re.compile(rf"^( *\w+ = ).*  {BEGIN}$", re.MULTILINE)
+# What nbgrader has to know of the marks in our notebooks.
+NBGRADER_CONFIG = f"""\
+c = get_config()
+c.CourseDirectory.course_id = "convnet-course"
+c.ClearSolutions.begin_solution_delimeter = "{BEGIN}"
+c.ClearSolutions.end_solution_delimeter = "{END}"
+c.ClearSolutions.code_stub = {{"python": "{STUB}"}}
+"""
 
 
 def solutions():
@@ -51,3 +60,33 @@ def stub(cell):
     if STUB not in source or "solution" in source:
         raise PublishError(f"The exercise {cell.id!r} needs `# solution` and `# end of solution` around its solution.")
     return source
+
+
+def write_assignments(folder):
+    """Write an nbgrader course to `folder`: its configuration, and for each session an assignment of its name."""
+    for path in solutions():
+        source = folder / "source" / path.parent.name
+        source.mkdir(parents=True, exist_ok=True)
+        write_files(source, {"exercises.ipynb": nbformat.writes(assignment(read_notebook(path))) + "\n"})
+    write_files(folder, {"nbgrader_config.py": NBGRADER_CONFIG})
+
+
+def assignment(notebook):
+    """The notebook with its solutions as nbgrader wants it: what is to be written, and checks for a point each.
+
+    Of a line `name = value  # solution` nbgrader would leave nothing: it becomes a line with a stub and a region.
+    """
+    notebook.cells = [cell for cell in notebook.cells if not tags(cell) & {"hint", "wrong"}]
+    for cell in notebook.cells:
+        if not tags(cell) & {"exercise", "check"}:
+            continue
+        check = "check" in tags(cell)
+        cell.source = LINE.sub(lambda line: _line_as_region(*line.group(0, 1)), cell.source)
+        about = {"schema_version": 3, "grade_id": cell.id, "task": False}
+        about |= {"grade": check, "locked": check, "solution": not check}
+        cell.metadata.nbgrader = {**about, "points": 1} if check else about
+    return notebook
+
+
+def _line_as_region(line, beginning):
+    return f"{beginning}{STUB}\n{BEGIN}\n{line.removesuffix(f'  {BEGIN}')}\n{END}"
