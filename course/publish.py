@@ -27,11 +27,11 @@ from course.notebooks import (
     read_record,
     results,
     run_of,
-    schema_of,
     source_digest,
     verification,
 )
 from course.page import render
+from course.sessions import read_session
 
 
 @contextmanager
@@ -52,24 +52,22 @@ def publish(paths, folder=None):
     sessions = {record["session"] for record in records.values()}
     if len(sessions) != 1:
         raise PublishError(f"These are runs of {', '.join(sorted(sessions))}: publish one session at a time.")
-    session = sessions.pop()
-    if not (SESSIONS / session / "session.ipynb").exists():
-        raise PublishError(f"There is no session {session} here.")
-    source = read_notebook(SESSIONS / session / "session.ipynb")
-    headline = source.metadata.course.headline
-    paths = sorted(paths, key=lambda path: (records[path]["variant"] != headline, run_of(records[path])))
-    own = SESSIONS / session
+    own = SESSIONS / sessions.pop()
+    if not (own / "session.ipynb").exists():
+        raise PublishError(f"There is no session {own.name} here.")
+    session = read_session(own)
+    paths = sorted(paths, key=lambda path: (records[path]["variant"] != session.headline, run_of(records[path])))
     folder = folder or own
     published = folder.resolve() == own.resolve()
     if not published:
         _check_folder(folder)
-    _check(source, [records[path] for path in paths], paths, published)
+    _check(session, [records[path] for path in paths], paths, published)
     for path in paths:
         _check_evidence(notebooks[path], records[path], path)
     shown = paths[0]
     files = {"executed.ipynb": nbformat.writes(_portable(notebooks[shown])) + "\n"}
     files["results.json"] = json.dumps([records[path] for path in paths], indent=1) + "\n"
-    files |= render(source, notebooks[shown], [records[path] for path in paths])
+    files |= render(session, notebooks[shown], [records[path] for path in paths])
     if committed(records[shown]):
         weights = shown.with_suffix(".safetensors")
         if not weights.exists() or hash_file(weights) != records[shown]["weights"]["sha256"]:
@@ -104,14 +102,15 @@ def unpacked(path):
 
 
 @turn()
-def rerender(session):
+def rerender(folder):
     """Make a published README again, from its executed notebook and results, with today's prose."""
-    folder = SESSIONS / session
     executed = read_notebook(folder / "executed.ipynb")
-    source, records = read_notebook(folder / "session.ipynb"), results(folder)
-    if source_digest(source) != source_digest(executed):
-        raise PublishError(f"The results of {session} are those of other code than session.ipynb has: run it again.")
-    _write_page(folder, render(source, executed, records, verification(folder)))
+    session, records = read_session(folder), results(folder)
+    if source_digest(session.notebook) != source_digest(executed):
+        raise PublishError(
+            f"The results of {folder.name} are those of other code than session.ipynb has: run it again."
+        )
+    _write_page(folder, render(session, executed, records, verification(folder)))
 
 
 def _check_folder(folder):
@@ -122,9 +121,9 @@ def _check_folder(folder):
         raise PublishError(f"{folder} has a README.md or images that are no published page: choose another folder.")
 
 
-def _check(source, records, paths, published):
+def _check(session, records, paths, published):
     """Raise PublishError where a record does not fit the source or the other records."""
-    deciding, schema = source_digest(source), schema_of(source)
+    deciding, schema = source_digest(session.notebook), session.schema
     for path, record in zip(paths, records, strict=True):
         if record["source_sha256"] != deciding:
             raise PublishError(f"{path} was executed from other code than session.ipynb has today: execute it again.")

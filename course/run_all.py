@@ -11,9 +11,9 @@ from importlib.util import find_spec
 from statistics import mean
 from zipfile import ZIP_DEFLATED, ZipFile
 
-from common.parameters import WHERE
 from course import notebooks
-from course.cli import find_session, profile_parameters, run_name
+from course.cli import run_name
+from course.sessions import all_sessions, find_session
 
 ROOT = notebooks.ROOT
 KEPT = ("torch", "numpy", "ipython", "ipykernel")  # another version of these breaks a Colab machine that is running
@@ -59,17 +59,12 @@ class Job:
 
     def record(self):
         """Its record if it was executed with today's code and parameters, else None."""
-        source = notebooks.SESSIONS / self.session / "session.ipynb"
-        notebook = notebooks.read_notebook(source)
-        schema = notebooks.schema_of(notebook)
-        params = {name: rule["default"] for name, rule in schema.items() if name not in WHERE}
-        params |= profile_parameters(source, schema, self.profile) | {"variant": self.variant, "seed": self.seed}
         try:
             record = notebooks.read_record(notebooks.read_notebook(self.path), self.path.name)
         except notebooks.PublishError:
             return None
-        today = record["params"] == params and record["source_sha256"] == notebooks.source_digest(notebook)
-        return record if today else None
+        decides = find_session(self.session).decides(self.profile, self.variant, self.seed)
+        return record if record | decides == record else None
 
 
 def plan(sessions="", seeds="", profile="full"):
@@ -78,11 +73,11 @@ def plan(sessions="", seeds="", profile="full"):
     Without names these are all sessions, and the seeds that each session's page is made from.
     """
     jobs = []
-    for path in [find_session(name) for name in sessions.split()] or notebooks.sessions():
-        runs = notebooks.runs(notebooks.read_notebook(path))
+    for session in [find_session(name) for name in sessions.split()] or all_sessions():
+        runs = session.runs()
         variants = dict.fromkeys(variant for variant, _ in runs)
         runs = [(variant, int(seed)) for variant in variants for seed in seeds.split()] or runs
-        jobs += [Job(path.parent.name, profile, variant, seed) for variant, seed in runs]
+        jobs += [Job(session.name, profile, variant, seed) for variant, seed in runs]
     return jobs
 
 
