@@ -3,8 +3,8 @@
 import re
 import subprocess
 
+from common.files import hash_file
 from common.parameters import WHERE
-from common.record import hash_file
 from course.index import badges
 from course.notebooks import (
     ROOT,

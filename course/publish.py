@@ -1,13 +1,11 @@
 """From executed notebooks to a session's README.md, images/, results.json, executed.ipynb and weights.safetensors."""
 
 import json
-import os
 import re
-import shutil
 import tempfile
 import zlib
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
@@ -15,8 +13,9 @@ import nbformat
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 
+from common.files import hash_file, replacing
 from common.parameters import WHERE, ParameterError, check_parameters, find_parameters
-from common.record import MIME, hash_file, record_line
+from common.record import MIME, record_line
 from course.notebooks import (
     ROOT,
     SESSIONS,
@@ -191,21 +190,18 @@ def _portable(notebook):
 
 def write_files(folder, files):
     """Write all files beside their places first, then rename each: none is ever there by half."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".publish-") as temporary:
+    with ExitStack() as stack:
         for name, content in files.items():
-            path = Path(temporary) / name
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        for name in files:
-            (folder / name).parent.mkdir(exist_ok=True)
-            os.replace(Path(temporary) / name, folder / name)
+            unfinished = stack.enter_context(replacing(folder / name))
+            unfinished.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
 def _write_page(folder, files):
     """Write a session's page, and delete the images that it does not show any more."""
-    for unfinished in folder.glob(".publish-*"):  # of a process that was killed: it is our turn, so nobody writes there
-        shutil.rmtree(unfinished)
+    for unfinished in folder.glob(
+        "*.unfinished"
+    ):  # of a process that was killed: we hold the lock, nobody writes there
+        unfinished.unlink()
     write_files(folder, files)
     for image in (folder / "images").glob("*"):
         if f"images/{image.name}" not in files:

@@ -1,6 +1,5 @@
 """What sessions/run_all.ipynb does: runs one after another, kept on a drive, and all of them in one zip."""
 
-import os
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from importlib.util import find_spec
 from statistics import mean
 from zipfile import ZIP_DEFLATED, ZipFile
 
+from common.files import replacing
 from course import notebooks
 from course.cli import run_name
 from course.sessions import all_sessions, find_session
@@ -159,11 +159,9 @@ def _duration(seconds):
 
 def pack(jobs, path):
     """Write the finished runs, executed notebooks and weights, into a zip for `course publish`; returns its path."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    with ZipFile(unfinished, "w", ZIP_DEFLATED) as archive:
+    with replacing(path) as unfinished, ZipFile(unfinished, "w", ZIP_DEFLATED) as archive:
         for job in jobs:
             if job.record():
                 for file in (job.path, job.path.with_suffix(".safetensors")):
                     archive.write(file, f"{job.session}/{file.name}")
-    os.replace(unfinished, path)
     return path

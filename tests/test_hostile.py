@@ -28,7 +28,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_data import folder  # noqa: F401 (a fixture)
 
-from common import data, download
+from common import data, download, image_folder
 from common.parameters import ParameterError, check_parameters, describe, find_parameters, read_schema
 from common.record import MIME, record_line
 from course import cli, notebooks, page, publish, verify
@@ -521,7 +521,7 @@ def test_bytes_that_are_no_image_are_named(tmp_path_factory, start, content):
     path = tmp_path_factory.getbasetemp() / "image.png"
     path.write_bytes(start + content)
     with pytest.raises(data.DataError, match=r"image\.png"):
-        data._read_image(path)
+        image_folder._read_image(path)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "1", "RGBA", "CMYK", "LA"])

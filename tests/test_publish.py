@@ -310,4 +310,4 @@ def test_a_page_is_replaced_as_a_whole(mine):
     (page(mine) / "images" / "old.png").write_bytes(b"old")
     assert mine("publish", *runs_of(mine)).returncode == 0
     assert not (page(mine) / "images" / "old.png").exists()
-    assert not list(page(mine).glob(".publish-*"))
+    assert not list(page(mine).rglob("*.unfinished"))
