@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 # These say where something lies or runs. All other parameters decide the result.
-WHERE = {"data_dir", "checkpoint", "weights", "log_dir", "device"}
+PLACE_PARAMETERS = {"data_dir", "checkpoint", "weights", "log_dir", "device"}
 PYTHON_TYPES = {"string": str, "integer": int, "number": (int, float), "boolean": bool}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from common.files import hash_file, replacing
-from common.parameters import WHERE, find_parameters, find_variables
+from common.parameters import PLACE_PARAMETERS, find_parameters, find_variables
 
 VERSION = 1  # of the record's form
 MIME = "application/vnd.course.record+json"
@@ -63,7 +63,7 @@ class Run:
             "profile": self.parameters["profile"],
             "variant": self.parameters["variant"],
             "seed": self.parameters["seed"],
-            "params": {name: value for name, value in self.parameters.items() if name not in WHERE},
+            "params": {name: value for name, value in self.parameters.items() if name not in PLACE_PARAMETERS},
             "dataset": {
                 "name": data.name,
                 "train": len(data.train.labels),

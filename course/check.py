@@ -4,7 +4,7 @@ import re
 import subprocess
 
 from common.files import hash_file
-from common.parameters import WHERE
+from common.parameters import PLACE_PARAMETERS
 from course.index import badges
 from course.notebooks import (
     ROOT,
@@ -48,7 +48,7 @@ def check_session(session):
     missing = set(session.runs()) - {run_of(record) for record in records}
     for variant, seed in sorted(missing):
         yield f"{name}: there is no result of variant {variant}, seed {seed}."
-    parameters = set(session.schema) - WHERE
+    parameters = set(session.schema) - PLACE_PARAMETERS
     if any(set(record["params"]) != parameters or record["profile"] != "full" for record in records):
         yield f"{name}: the results are not those of today's parameters or of the full profile."
     if read_record(executed, "executed.ipynb") != records[0]:

@@ -5,9 +5,10 @@ import tomllib
 
 import nbformat
 
+from course.measures import groups, headline
 from course.notebooks import ROOT, RUN_ALL, PublishError, find_cell, read_notebook, results
-from course.page import escape_markdown, groups, headline, page_title, percent
-from course.publish import turn, write_files
+from course.page import escape_markdown, page_title
+from course.publish import publishing_lock, write_files
 from course.sessions import all_sessions
 
 BOOTSTRAP = """\
@@ -56,7 +57,7 @@ def badges():
     return {**files, readme: between(readme.read_text(encoding="utf-8"), "index", _index(_heads()))}
 
 
-@turn()
+@publishing_lock()
 def write_badges():
     """Write badges and bootstrap cells, the index and its picture."""
     for path, text in badges().items():
@@ -101,9 +102,9 @@ def _index(heads):
         row = [link, session.teaches, "", "", "not run yet", session.claimed, "", badge]
         if records:
             head = heads[session.name]
-            epoch = head["seconds"] / len(records[0]["history"])
-            row[2:5] = f"{head['parameters']:,}", str(head["field"]), f"{percent(head)} (n = {head['n']})"
-            row[6] = f"{epoch:.2g} s, {escape_markdown(head['device'])}"
+            epoch = head.seconds / len(records[0]["history"])
+            row[2:5] = f"{head.parameters:,}", str(head.receptive_field), f"{head.accuracy} (n = {head.n})"
+            row[6] = f"{epoch:.2g} s, {escape_markdown(head.device)}"
         lines.append(f"| {' | '.join(row)} |")
     lines += ["", f"All of it in one go, on a GPU: [![Open in Colab]({COLAB_BADGE})]({_colab_address(RUN_ALL)})"]
     if heads:
@@ -124,9 +125,9 @@ def _journey(heads):
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
     for name, head in heads.items():
-        spread = [[head["mean"] - head["low"]], [head["high"] - head["mean"]]]
-        axes.errorbar(head["parameters"], head["mean"], spread, fmt="o", capsize=4)
-        axes.annotate(f" {_number(name)}", (head["parameters"], head["mean"]), fontsize=12, va="bottom")
+        mean, values = head.accuracy.mean, head.accuracy.values
+        axes.errorbar(head.parameters, mean, [[mean - min(values)], [max(values) - mean]], fmt="o", capsize=4)
+        axes.annotate(f" {_number(name)}", (head.parameters, mean), fontsize=12, va="bottom")
     ticks = [0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99, 0.993, 0.995, 0.997, 0.998]
     axes.set(xscale="log", yscale="logit", xlabel="parameters", ylabel="test accuracy")
     axes.set_yticks(ticks, [f"{100 * tick:g} %" for tick in ticks])
@@ -137,7 +138,7 @@ def _journey(heads):
 
 
 def _journey_in_words(heads):
-    points = [f"session {_number(name)} {percent(head)} with {head['parameters']:,}" for name, head in heads.items()]
+    points = [f"session {_number(name)} {head.accuracy} with {head.parameters:,}" for name, head in heads.items()]
     return "Test accuracy against the number of parameters: " + "; ".join(points) + "."
 
 

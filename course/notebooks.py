@@ -119,6 +119,11 @@ def run_of(record):
     return record["variant"], record["seed"]
 
 
+def shared_parameters(record):
+    """The parameters of a run without those that may differ between the runs of a page."""
+    return {name: value for name, value in record["params"].items() if name not in ("variant", "seed")}
+
+
 def committed(record):
     """Whether the weights of a run stand beside its page: there are some, and they are not too large."""
     return bool(record["weights"]) and record["weights"].get("bytes", 0) <= MAX_WEIGHTS

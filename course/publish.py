@@ -14,7 +14,7 @@ from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 
 from common.files import hash_file, replacing
-from common.parameters import WHERE, ParameterError, check_parameters, find_parameters
+from common.parameters import PLACE_PARAMETERS, ParameterError, check_parameters, find_parameters
 from common.record import MIME, record_line
 from course.notebooks import (
     ROOT,
@@ -26,6 +26,7 @@ from course.notebooks import (
     read_record,
     results,
     run_of,
+    shared_parameters,
     source_digest,
     verification,
 )
@@ -34,13 +35,13 @@ from course.sessions import read_session
 
 
 @contextmanager
-def turn():
+def publishing_lock():
     """Let one process at a time change what is published; the others wait."""
     with FileLock(ROOT / ".lock"):
         yield
 
 
-@turn()
+@publishing_lock()
 def publish(paths, folder=None):
     """Publish executed notebooks, all runs of one session, and return the folder: by default sessions/<session>.
 
@@ -80,6 +81,19 @@ def publish(paths, folder=None):
     return folder
 
 
+def publish_zip(path, to=None):
+    """Publish each session of a zip of run_all.ipynb; yields a README for each, or the PublishError that refuses it.
+
+    `to` is where the folders of the pages are made, by default sessions/.
+    """
+    with unpacked(path) as folders:
+        for folder in folders:
+            try:
+                yield publish(sorted(folder.glob("*.ipynb")), to and to / folder.name) / "README.md"
+            except PublishError as error:
+                yield error
+
+
 @contextmanager
 def unpacked(path):
     """The folders in a zip of run_all.ipynb, one a session with its runs, for the time of the block.
@@ -100,7 +114,7 @@ def unpacked(path):
         yield sorted(Path(temporary).iterdir())
 
 
-@turn()
+@publishing_lock()
 def rerender(folder):
     """Make a published README again, from its executed notebook and results, with today's prose."""
     executed = read_notebook(folder / "executed.ipynb")
@@ -132,7 +146,7 @@ def _check(session, records, paths, published):
             check_parameters(schema, record["params"])
         if published and record["profile"] != "full":
             raise PublishError(f"{path} is a run of the quick profile; published are runs of the full one.")
-        if recipe(record) != recipe(records[0]):
+        if shared_parameters(record) != shared_parameters(records[0]):
             raise PublishError(f"{path} has other parameters than {paths[0]}: publish runs of one kind together.")
         if record["dataset"] != records[0]["dataset"]:
             raise PublishError(f"{path} used other data than {paths[0]}.")
@@ -150,7 +164,7 @@ def _check_evidence(notebook, record, path):
         raise PublishError(f"{path}: a cell ended with an error.")
     sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     with _naming(path):
-        parameters = {name: value for name, value in find_parameters(sources).items() if name not in WHERE}
+        parameters = {name: value for name, value in find_parameters(sources).items() if name not in PLACE_PARAMETERS}
     named = {name: record[name] for name in ("profile", "variant", "seed")}
     if parameters != record["params"] or parameters != parameters | named:
         raise PublishError(f"{path}: the record has other parameters than the notebook.")
@@ -172,11 +186,6 @@ def _check_weights(path):
             pass
     except SafetensorError as error:
         raise PublishError(f"{path} is no safetensors file: {error}.") from None
-
-
-def recipe(record):
-    """The parameters that all runs of a page have in common."""
-    return {name: value for name, value in record["params"].items() if name not in ("variant", "seed")}
 
 
 def _portable(notebook):

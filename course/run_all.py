@@ -12,7 +12,7 @@ from zipfile import ZIP_DEFLATED, ZipFile
 
 from common.files import replacing
 from course import notebooks
-from course.cli import run_name
+from course.execution import run_name
 from course.sessions import all_sessions, find_session
 
 ROOT = notebooks.ROOT

@@ -9,7 +9,7 @@ from pathlib import Path
 import jsonschema
 import yaml
 
-from common.parameters import WHERE, check_parameters
+from common.parameters import PLACE_PARAMETERS, check_parameters
 from common.record import lesson_hashes
 from course.notebooks import SESSIONS, first_line, read_notebook, schema_of, source_digest
 
@@ -86,7 +86,7 @@ class Session:
         For the quick profile this includes common/; for the full one a change there is for the tests to judge, because
         hours of training hang on it.
         """
-        params = {name: rule["default"] for name, rule in self.schema.items() if name not in WHERE}
+        params = {name: rule["default"] for name, rule in self.schema.items() if name not in PLACE_PARAMETERS}
         params |= self.parameters(profile) | {"variant": variant, "seed": seed}
         code = {"common_sha256": lesson_hashes()} if profile == "quick" else {}
         return {"params": params, "source_sha256": source_digest(self.notebook), **code}

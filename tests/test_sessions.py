@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from conftest import ROOT
 
-from common.parameters import WHERE, check_parameters
+from common.parameters import PLACE_PARAMETERS, check_parameters
 from course import notebooks
 from course.sessions import all_sessions
 
@@ -46,7 +46,7 @@ def test_parameters_fit_their_own_schema(session):
     defaults = {name: rule["default"] for name, rule in schema.items()}
     assert check_parameters(schema, defaults) == defaults
     assert {"profile", "dataset", "variant", "seed", "target"} <= set(schema)
-    assert {"data_dir", "checkpoint", "weights", "device"} <= set(schema) & WHERE
+    assert {"data_dir", "checkpoint", "weights", "device"} <= set(schema) & PLACE_PARAMETERS
     quick = session.parameters("quick")
     assert quick["profile"] == "quick"
     assert quick["dataset"] == "digits"
