@@ -113,7 +113,7 @@ def _index(heads):
 
 
 def _number(name):
-    """The number of a session, from its name: "6" of s06_under_10k."""
+    """The number of a session, such as "6", from its name, which begins with s06."""
     return name[1:3].lstrip("0")
 
 
