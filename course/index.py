@@ -12,26 +12,23 @@ from course.publish import publishing_lock, write_files
 from course.sessions import all_sessions
 
 BOOTSTRAP = """\
+# @title Setup
 # Find the course's code; where this notebook stands alone, as in Colab, fetch it.
 import subprocess
 import sys
-from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 
 repository, release = "{repository}", "{release}"
 here = Path.cwd()
-root = next((folder for folder in (here, *here.parents) if (folder / "common" / "model.py").exists()), None)
-if root is None:
-    root = here / "{name}"
-    if not (root / "common" / "model.py").exists():
-        subprocess.run(["git", "clone", "--quiet", "--depth=1", "--branch", release, repository, str(root)], check=True)
-    missing = [package for package in ("torchsummary", "safetensors", "pooch", "sklearn") if find_spec(package) is None]
-    if missing:
-        packages = ["scikit-learn" if package == "sklearn" else package for package in missing]
-        packages += [f"{{package}}=={{version(package)}}" for package in ("torch", "numpy", "ipython", "ipykernel")]
-        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *packages], check=True)
-sys.path.insert(0, str(root))"""
+clone = here / "{name}"
+root = next((folder for folder in (here, *here.parents) if (folder / "common" / "model.py").exists()), clone)
+if root == clone and not root.exists():
+    subprocess.run(["git", "clone", "--quiet", "--depth=1", "--branch", release, repository, str(root)], check=True)
+sys.path.insert(0, str(root))
+if root == clone:
+    from common.utils import install
+
+    install("torchsummary", "safetensors", "pooch", "scikit-learn")"""
 
 JOURNEY = "journey.png"
 COLAB_BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
