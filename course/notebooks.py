@@ -28,7 +28,15 @@ def read_notebook(path):
     try:
         notebook = nbformat.reader.reads(Path(path).read_text(encoding="utf-8"))
         nbformat.validate(notebook, version=4)
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, nbformat.ValidationError) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        KeyError,
+        AssertionError,
+        nbformat.ValidationError,
+    ) as error:
         raise PublishError(f"{path} is not a readable notebook: {first_line(error)}") from None
     return notebook
 
@@ -58,10 +66,10 @@ def schema_of(notebook):
 def source_digest(notebook):
     """SHA-256 of the code that decides the results, without comments and layout."""
     deciding = [cell for cell in notebook.cells if cell.cell_type == "code" and not tags(cell) & NOT_DECIDING]
-    return hashlib.sha256("\n".join(map(_plain_code, deciding)).encode()).hexdigest()
+    return hashlib.sha256("\n".join(map(plain_code, deciding)).encode()).hexdigest()
 
 
-def _plain_code(cell):
+def plain_code(cell):
     """The code of a cell without comments and layout; raises PublishError where it is not Python."""
     try:
         return ast.unparse(ast.parse(cell.source))

@@ -11,17 +11,16 @@ from zipfile import BadZipFile, ZipFile
 
 import nbformat
 from filelock import FileLock
-from safetensors import SafetensorError, safe_open
 
 from common.files import hash_file, replacing
-from common.parameters import PLACE_PARAMETERS, ParameterError, check_parameters, find_parameters
-from common.record import MIME, record_line
+from common.parameters import PLACE_PARAMETERS, check_parameters
+from common.record import VERSION
+from course.evidence import check_code, check_notebook, check_weights, contradictions, naming
 from course.notebooks import (
     ROOT,
     SESSIONS,
     PublishError,
     committed,
-    find_cell,
     read_notebook,
     read_record,
     results,
@@ -63,7 +62,10 @@ def publish(paths, folder=None):
         _check_folder(folder)
     _check(session, [records[path] for path in paths], paths, published)
     for path in paths:
-        _check_evidence(notebooks[path], records[path], path)
+        check_notebook(notebooks[path], records[path], path)
+        check_code(notebooks[path], session.notebook, path)
+    for why in contradictions([records[path] for path in paths]):
+        raise PublishError(f"The records do not hold together: {why[:300]}")
     shown = paths[0]
     files = {"executed.ipynb": nbformat.writes(_portable(notebooks[shown])) + "\n"}
     files["results.json"] = json.dumps([records[path] for path in paths], indent=1) + "\n"
@@ -72,7 +74,7 @@ def publish(paths, folder=None):
         weights = shown.with_suffix(".safetensors")
         if not weights.exists() or hash_file(weights) != records[shown]["weights"]["sha256"]:
             raise PublishError(f"{weights} is not there or not the file that {shown.name} wrote.")
-        _check_weights(weights)
+        check_weights(weights, records[shown])
         files["weights.safetensors"] = weights.read_bytes()
     _write_page(folder, files)
     (folder / "verified.json").unlink(missing_ok=True)  # it was about other weights
@@ -140,9 +142,11 @@ def _check(session, records, paths, published):
     for path, record in zip(paths, records, strict=True):
         if record["source_sha256"] != deciding:
             raise PublishError(f"{path} was executed from other code than session.ipynb has today: execute it again.")
-        if not set(record["params"]) <= set(schema):
-            raise PublishError(f"{path} has parameters that session.ipynb does not have: execute it again.")
-        with _naming(path):
+        if record["schema"] != VERSION:
+            raise PublishError(f"{path} was executed with an older version of the course: execute it again.")
+        if set(record["params"]) != set(schema) - PLACE_PARAMETERS:
+            raise PublishError(f"{path} does not have the parameters that session.ipynb has: execute it again.")
+        with naming(path):
             check_parameters(schema, record["params"])
         if published and record["profile"] != "full":
             raise PublishError(f"{path} is a run of the quick profile; published are runs of the full one.")
@@ -153,39 +157,6 @@ def _check(session, records, paths, published):
     for (variant, seed), count in Counter(map(run_of, records)).items():
         if count > 1:
             raise PublishError(f"Variant {variant}, seed {seed} was given {count} times.")
-
-
-def _check_evidence(notebook, record, path):
-    """Raise PublishError where the record is not the one that the notebook wrote, or says something else than it."""
-    output = next(output for output in find_cell(notebook, "record").outputs if MIME in output.get("data", {}))
-    if output.data.get("text/plain") != record_line(output.data[MIME]):
-        raise PublishError(f"{path}: the record was changed after the run: its checksum is another one.")
-    if any(item.output_type == "error" for cell in notebook.cells for item in cell.get("outputs", [])):
-        raise PublishError(f"{path}: a cell ended with an error.")
-    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    with _naming(path):
-        parameters = {name: value for name, value in find_parameters(sources).items() if name not in PLACE_PARAMETERS}
-    named = {name: record[name] for name in ("profile", "variant", "seed")}
-    if parameters != record["params"] or parameters != parameters | named:
-        raise PublishError(f"{path}: the record has other parameters than the notebook.")
-
-
-@contextmanager
-def _naming(path):
-    """Raise PublishError, which names the notebook, where one of its parameters is not allowed."""
-    try:
-        yield
-    except ParameterError as error:
-        raise PublishError(f"{path}: {error}") from None
-
-
-def _check_weights(path):
-    """Raise PublishError if this is not a file of tensors and nothing else, such as a pickle with another name."""
-    try:
-        with safe_open(path, framework="np"):
-            pass
-    except SafetensorError as error:
-        raise PublishError(f"{path} is no safetensors file: {error}.") from None
 
 
 def _portable(notebook):

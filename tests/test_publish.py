@@ -10,6 +10,7 @@ from conftest import Course
 
 from common.record import MIME, record_line
 from course import notebooks
+from course.evidence import outputs_of
 from course.notebooks import find_cell
 from course.sessions import find_session
 
@@ -57,6 +58,15 @@ def change_record(path, edit):
         data["text/plain"] = record_line(data[MIME]) if {"metrics", "session"} <= set(data[MIME]) else ""
 
     change(path, edit_record)
+
+
+def show_the_numbers(notebook):
+    """Print the accuracies of a record that was changed, as if they had been reached."""
+    record = notebook.cells[-1].outputs[0].data[MIME]
+    accuracies = [part[name] for part in record["metrics"]["parts"] for name in ("test_accuracy", "sum_accuracy")]
+    notebook.cells[-2].outputs[0].text = "".join(f"{accuracy:.2%}\n" for accuracy in accuracies)
+    record["outputs_sha256"] = outputs_of(notebook).sha256()
+    renew_checksum(notebook)
 
 
 def set_target(notebook, target):
@@ -115,12 +125,14 @@ def test_a_page_shows_mean_and_spread_over_the_seeds(mine):
 
 def test_named_parts_are_groups_and_their_differences_are_weighed(mine):
     def split(record):
-        better = {"part": "better", "test_accuracy": 0.9 + record["seed"] / 100, "sum_accuracy": 0.8, "parameters": 7}
+        better = {"part": "better", "test_accuracy": 0.9 + record["seed"] / 100, "sum_accuracy": 0.8, "parameters": 6}
         worse = {"part": "worse", "test_accuracy": 0.5 + record["seed"] / 100, "sum_accuracy": 0.8, "parameters": 5}
         record["metrics"] = {**better, "parts": [worse, better]}
+        record["history"][-1]["test_accuracy"] = better["test_accuracy"]
 
     for path in runs_of(mine):
         change_record(path, split)
+        change(path, show_the_numbers)
     description = page(mine) / "session.yaml"
     description.write_text(description.read_text().replace("headline: A", "headline: better"))
     assert mine("publish", *runs_of(mine)).returncode == 0
@@ -163,7 +175,100 @@ def remove_record(course):
     change(runs_of(course)[1], lambda notebook: notebook.cells[-1].update(outputs=[]))
 
 
+def alter_accuracy(record):
+    record["metrics"]["test_accuracy"] = record["history"][-1]["test_accuracy"] = 0.9
+
+
+def add_line(notebook, line):
+    find_cell(notebook, "parameters").source += f"\n{line}"
+
+
+def run_again_out_of_order(notebook):
+    """After the run a learner executed the work cell and the record cell once more."""
+    notebook.cells[-1].execution_count += 2
+    notebook.cells[-1].outputs[0].data[MIME]["executed"] += 2
+    renew_checksum(notebook)
+
+
+def add_cell(code, position=-1, tag="show"):
+    """A function that puts a cell into a notebook, and numbers it as if it had been executed there."""
+
+    def add(notebook):
+        notebook.cells.insert(position, nbformat.v4.new_code_cell(code, id="added", metadata={"tags": [tag]}))
+        cells = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source]
+        for number, cell in enumerate(cells, 1):
+            cell.execution_count = number
+        notebook.cells[-1].outputs[0].data[MIME]["executed"] = len(cells)
+        renew_checksum(notebook)
+
+    return add
+
+
+def renew_checksum(notebook):
+    data = notebook.cells[-1].outputs[0].data
+    data["text/plain"] = record_line(data[MIME])
+
+
+def record_of(number, **values):
+    """A function that changes a record, of the first run or the second, as a forger would who knows of the checksum."""
+    return lambda course: change_record(runs_of(course)[number], lambda record: record.update(values))
+
+
+def notebook_of(edit):
+    return lambda course: change(runs_of(course)[1], edit)
+
+
+def swap_history(course):
+    """The second run is the first under another seed."""
+    first = nbformat.read(runs_of(course)[0], 4)
+    record_of(1, **{name: first.cells[-1].outputs[0].data[MIME][name] for name in ("history", "metrics")})(course)
+
+    def swap(notebook):
+        notebook.cells[-2] = first.cells[-2]
+        notebook.cells[-1].outputs[0].data[MIME]["outputs_sha256"] = outputs_of(notebook).sha256()
+        renew_checksum(notebook)
+
+    change(runs_of(course)[1], swap)
+
+
+def swap_weights(course):
+    first = nbformat.read(runs_of(course)[0], 4).cells[-1].outputs[0].data[MIME]
+    record_of(1, weights=first["weights"])(course)
+
+
 REFUSED = [
+    (notebook_of(run_again_out_of_order), "not executed from top to bottom in one go: 'record' comes as number 7"),
+    (record_of(1, executed=8), "the record was not written by the cell in which it stands"),
+    (record_of(1, schema=1), "executed with an older version of the course"),
+    (
+        notebook_of(lambda notebook: notebook.cells[5].outputs[0].update(text="0\n" * 30)),
+        "what the cells printed and showed was changed after the run",
+    ),
+    (
+        notebook_of(lambda notebook: notebook.cells[-1].update(source=notebook.cells[-1].source + "\nx = 1")),
+        "its record cell is not that of session.ipynb",
+    ),
+    (notebook_of(add_cell("accuracy = 0.9")), "the cell 'added' is not in session.ipynb and sets accuracy"),
+    (notebook_of(add_cell("run.finish = print")), "the cell 'added' is not in session.ipynb and sets run"),
+    (notebook_of(add_cell("from os import *")), "the cell 'added' is not in session.ipynb and sets *"),
+    (notebook_of(lambda notebook: add_line(notebook, "x = 1")), "must have lines like name = value only"),
+    (notebook_of(lambda notebook: add_line(notebook, "import os")), "must have lines like name = value only"),
+    (
+        notebook_of(add_cell("import os", 4, "injected-parameters")),
+        "'added' must have lines like name = value only",
+    ),
+    (
+        record_of(1, metrics={"test_accuracy": 0.9, "parameters": 6}),
+        "test_accuracy is 0.9, at the end of its history 0",
+    ),
+    (record_of(1, metrics={"test_accuracy": 0.6, "parameters": 7}), "the runs of A differ in parameters: 6, 7"),
+    (record_of(1, history=[{"epoch": 2, "test_accuracy": 0.6}]), "does not have the epochs 1 to 1"),
+    (
+        lambda course: change_record(runs_of(course)[1], alter_accuracy),
+        "the record says that test_accuracy is 90.00%, no cell shows it",
+    ),
+    (swap_history, "variant A, seed 0 and variant A, seed 1 have the same history: one run was given as two"),
+    (swap_weights, "variant A, seed 0 and variant A, seed 1 have the same weights: one run was given as two"),
     (run_other_code, "was executed from other code than session.ipynb"),
     (remove_record, "has no record: it was not executed to its end"),
     (
@@ -192,16 +297,14 @@ REFUSED = [
     ),
     (
         lambda course: change_record(runs_of(course)[1], lambda record: record["params"].update(rate=1)),
-        "has parameters that session.ipynb does not have",
+        "does not have the parameters that session.ipynb has",
     ),
     (
         lambda course: change_record(runs_of(course)[1], lambda record: record.update(session="s06_under_10k")),
         "publish one session at a time",
     ),
     (
-        lambda course: change(
-            runs_of(course)[1], lambda notebook: find_cell(notebook, "parameters").update(source="x = 1  # @param {")
-        ),
+        lambda course: change(runs_of(course)[1], lambda notebook: add_line(notebook, "x = 1  # @param {")),
         "A-seed-1.ipynb: This line must have",
     ),
     (lambda course: runs_of(course)[0].write_text("{}"), "is not a readable notebook"),
@@ -257,6 +360,13 @@ def test_runs_are_compared_before_they_are_published(executed):
 def test_comments_and_layout_are_not_other_code(mine):
     code = "# a comment\naccuracy = (0.5 +\n    seed / 10)\n\nprint('\\n'.join(map(str, range(30))))  # another"
     change(page(mine) / "session.ipynb", lambda notebook: notebook.cells[4].update(source=code))
+    assert mine("publish", *runs_of(mine)).returncode == 0
+
+
+def test_a_cell_that_only_shows_may_differ(mine):
+    """A plot changes without new training; what deciding cells use is not touched."""
+    for path in runs_of(mine):
+        change(path, add_cell("for number in range(3):\n    text = f'{accuracy + number}'"))
     assert mine("publish", *runs_of(mine)).returncode == 0
 
 
