@@ -16,7 +16,8 @@ SESSIONS = ROOT / "sessions"
 RUN_ALL = SESSIONS / "run_all.ipynb"  # no session: it executes them
 # Cells with these tags do not decide a result: they find the course, show what came out, or write it down.
 NOT_DECIDING = {"bootstrap", "parameters", "injected-parameters", "show", "record"}
-MAX_WEIGHTS = 5_000_000  # bytes; larger files of weights are not committed
+MAX_WEIGHTS = 6_000_000  # bytes of the weights of the run that a page shows; larger files are not committed
+MAX_OTHER_WEIGHTS = 1_000_000  # of each of its other runs
 
 
 class PublishError(Exception):
@@ -132,6 +133,16 @@ def shared_parameters(record):
     return {name: value for name, value in record["params"].items() if name not in ("variant", "seed")}
 
 
-def committed(record):
-    """Whether the weights of a run stand beside its page: there are some, and they are not too large."""
-    return bool(record["weights"]) and record["weights"].get("bytes", 0) <= MAX_WEIGHTS
+def weights_files(records):
+    """The records of a page whose weights are committed, {path beside the page: record}.
+
+    Those of the run shown, the first, are `weights.safetensors`; of the others only version 2 of the record keeps any.
+    """
+    files = {}
+    for number, record in enumerate(records):
+        name, largest = "weights.safetensors", MAX_WEIGHTS
+        if number:
+            name, largest = f"weights/{record['variant']}-seed-{record['seed']}.safetensors", MAX_OTHER_WEIGHTS
+        if record["weights"] and record["weights"].get("bytes", 0) <= largest and (not number or record["schema"] > 1):
+            files[name] = record
+    return files

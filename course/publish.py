@@ -20,7 +20,6 @@ from course.notebooks import (
     ROOT,
     SESSIONS,
     PublishError,
-    committed,
     read_notebook,
     read_record,
     results,
@@ -28,6 +27,7 @@ from course.notebooks import (
     shared_parameters,
     source_digest,
     verification,
+    weights_files,
 )
 from course.page import render
 from course.sessions import read_session
@@ -60,26 +60,28 @@ def publish(paths, folder=None):
     published = folder.resolve() == own.resolve()
     if not published:
         _check_folder(folder)
-    _check(session, [records[path] for path in paths], paths, published)
+    ordered = [records[path] for path in paths]
+    _check(session, ordered, paths, published)
     for path in paths:
         check_notebook(notebooks[path], records[path], path)
         check_code(notebooks[path], session.notebook, path)
-    for why in contradictions([records[path] for path in paths]):
+    for why in contradictions(ordered):
         raise PublishError(f"The records do not hold together: {why[:300]}")
     shown = paths[0]
     files = {"executed.ipynb": nbformat.writes(_portable(notebooks[shown])) + "\n"}
-    files["results.json"] = json.dumps([records[path] for path in paths], indent=1) + "\n"
-    files |= render(session, notebooks[shown], [records[path] for path in paths])
-    if committed(records[shown]):
-        weights = shown.with_suffix(".safetensors")
-        if not weights.exists() or hash_file(weights) != records[shown]["weights"]["sha256"]:
-            raise PublishError(f"{weights} is not there or not the file that {shown.name} wrote.")
-        check_weights(weights, records[shown])
-        files["weights.safetensors"] = weights.read_bytes()
+    files["results.json"] = json.dumps(ordered, indent=1) + "\n"
+    files |= render(session, notebooks[shown], ordered)
+    for name, record in weights_files(ordered).items():
+        path = paths[ordered.index(record)]
+        weights = path.with_suffix(".safetensors")
+        if not weights.exists() or hash_file(weights) != record["weights"]["sha256"]:
+            raise PublishError(f"{weights} is not there or not the file that {path.name} wrote.")
+        check_weights(weights, record)
+        files[name] = weights.read_bytes()
     _write_page(folder, files)
-    (folder / "verified.json").unlink(missing_ok=True)  # it was about other weights
-    if not committed(records[shown]):
-        (folder / "weights.safetensors").unlink(missing_ok=True)  # of another run
+    for old in (folder / "verified.json", folder / "weights.safetensors", *folder.glob("weights/*")):  # of other runs
+        if old.relative_to(folder).as_posix() not in files:
+            old.unlink(missing_ok=True)
     return folder
 
 

@@ -16,6 +16,7 @@ from course import evidence, notebooks
 from course.notebooks import PublishError
 from course.page import render
 from course.record_form import find_fault
+from course.sessions import all_sessions, read_session
 
 # What only a new training, or nothing at all, could confirm: see "What is not found" in README.md here.
 NOT_FOUND = {
@@ -30,7 +31,7 @@ class Published:
 
     def __init__(self, session):
         folder = ROOT / "sessions" / session
-        self.source = notebooks.read_notebook(folder / "session.ipynb")
+        self.session = read_session(folder)
         self.notebook = notebooks.read_notebook(folder / "executed.ipynb")
         self.records = notebooks.results(folder)
         for record in self.records:
@@ -60,7 +61,7 @@ class Published:
         self.output.data = type(self.output.data)({MIME: written, "text/plain": record_line(written)})
 
     def render(self):
-        return render(self.source, self.notebook, self.records)["README.md"]
+        return render(self.session, self.notebook, self.records)["README.md"]
 
     def fault(self):
         """What `publish` and `check` find, or None."""
@@ -149,5 +150,5 @@ def test_the_known_data_sets_are_what_is_loaded(digits):
 
 
 def test_what_is_published_holds_together():
-    for source in notebooks.sessions():
-        assert list(evidence.contradictions(notebooks.results(source.parent))) == []
+    for session in all_sessions():
+        assert list(evidence.contradictions(notebooks.results(session.folder))) == []

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import statistics
+import subprocess
 
 import nbformat
 import pytest
@@ -258,8 +259,8 @@ REFUSED = [
         "'added' must have lines like name = value only",
     ),
     (
-        record_of(1, metrics={"test_accuracy": 0.9, "parameters": 6}),
-        "test_accuracy is 0.9, at the end of its history 0",
+        record_of(1, history=[{"epoch": 1, "test_accuracy": 0.9}]),
+        "test_accuracy is 0.6, at the end of its history 0.9",
     ),
     (record_of(1, metrics={"test_accuracy": 0.6, "parameters": 7}), "the runs of A differ in parameters: 6, 7"),
     (record_of(1, history=[{"epoch": 2, "test_accuracy": 0.6}]), "does not have the epochs 1 to 1"),
@@ -380,6 +381,27 @@ def test_text_in_a_record_does_not_come_alive(mine):
     assert "[x](http" not in readme
     assert "**bold**" not in readme
     assert r"\[x\]\(http&#58;//bad\) \| \`code\`" in readme
+
+
+def test_the_weights_of_every_run_are_published(mine):
+    first, other = (path.with_suffix(".safetensors") for path in runs_of(mine))
+    assert mine("publish", *runs_of(mine)).returncode == 0
+    kept = page(mine) / "weights" / "A-seed-1.safetensors"
+    assert kept.read_bytes() == other.read_bytes()
+    assert [path.name for path in kept.parent.iterdir()] == [kept.name]
+    assert "; of 1 more in [`weights/`](weights)" in (page(mine) / "README.md").read_text()
+    subprocess.run(["git", "init", "--quiet", mine.root], check=True)
+    assert "weights" not in mine("check").stdout_text
+    kept.write_bytes(first.read_bytes())
+    assert "weights/A-seed-1.safetensors is not the file that the record names" in mine("check").stdout_text
+    kept.rename(kept.with_name("A-seed-2.safetensors"))
+    process = mine("check")
+    assert "weights/A-seed-1.safetensors should be there" in process.stdout_text
+    assert "weights/A-seed-2.safetensors should not be there" in process.stdout_text
+    assert mine("publish", *runs_of(mine)).returncode == 0
+    assert [path.name for path in kept.parent.iterdir()] == [kept.name]
+    other.unlink()
+    assert "A-seed-1.safetensors is not there or not the file" in mine("publish", *runs_of(mine)).stderr_text
 
 
 def test_large_weights_are_not_committed_and_the_page_says_where_they_are(mine):

@@ -13,8 +13,8 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from common.parameters import ParameterError, check_parameters, describe, find_parameters, read_schema
 from common.record import check_installation, finite
-from course import notebooks
 from course.evidence import outputs_of
+from course.sessions import find_session
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 
@@ -134,7 +134,7 @@ def test_torch_and_torchvision_must_match(monkeypatch, torch, torchvision, needs
 
 def test_every_cell_works_after_the_parameters_were_run_again():
     """Then `device` is "auto" again until the cell that makes the Run chooses one: it is run with them."""
-    source = notebooks.read_notebook(notebooks.SESSIONS / "s06_under_10k" / "session.ipynb")
+    source = find_session("s06").notebook
     parameters, start, data_cell, model = (
         next(cell.source for cell in source.cells if cell.id == name)
         for name in ("parameters", "start", "data", "model")
