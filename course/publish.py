@@ -32,6 +32,10 @@ from course.notebooks import (
 from course.page import render
 from course.sessions import read_session
 
+# What a page consists of, and how its README says so.
+PAGE = ("README.md", "results.json", "executed.ipynb", "weights.safetensors", "verified.json", "images", "weights")
+MADE_BY = "Made by `course publish` from executed notebooks"
+
 
 @contextmanager
 def publishing_lock():
@@ -59,7 +63,7 @@ def publish(paths, folder=None):
     folder = folder or own
     published = folder.resolve() == own.resolve()
     if not published:
-        _check_folder(folder)
+        _check_folder(folder, session.name)
     ordered = [records[path] for path in paths]
     _check(session, ordered, paths, published)
     for path in paths:
@@ -78,9 +82,12 @@ def publish(paths, folder=None):
             raise PublishError(f"{weights} is not there or not the file that {path.name} wrote.")
         check_weights(weights, record)
         files[name] = weights.read_bytes()
+    before = set() if published else {"weights.safetensors", *weights_files(results(folder))}
     _write_page(folder, files)
-    for old in (folder / "verified.json", folder / "weights.safetensors", *folder.glob("weights/*")):  # of other runs
-        if old.relative_to(folder).as_posix() not in files:
+    (folder / "verified.json").unlink(missing_ok=True)  # it was about other weights
+    for old in (folder / "weights.safetensors", *folder.glob("weights/*")):
+        name = old.relative_to(folder).as_posix()
+        if name not in files and (published or name in before):  # of other runs
             old.unlink(missing_ok=True)
     return folder
 
@@ -130,12 +137,25 @@ def rerender(folder):
     _write_page(folder, render(session, executed, records, verification(folder)))
 
 
-def _check_folder(folder):
-    """Raise PublishError where a page would take the place of something else than a page."""
+def _check_folder(folder, session):
+    """Raise PublishError where a page would take the place of something else than a page of the same session."""
     if SESSIONS.resolve() in [folder.resolve(), *folder.resolve().parents]:
         raise PublishError(f"{folder} is no place for a page of this session: choose a folder outside of sessions/.")
-    if not (folder / "results.json").exists() and any((folder / name).exists() for name in ("README.md", "images")):
-        raise PublishError(f"{folder} has a README.md or images that are no published page: choose another folder.")
+    there = [folder / name for name in PAGE if (folder / name).exists() or (folder / name).is_symlink()]
+    for path in there:
+        if path.is_symlink():
+            raise PublishError(f"{path} is a symbolic link: choose another folder.")
+    if there and not _is_page(folder, session):
+        raise PublishError(f"{there[0]} is not that of a published page of {session}: choose another folder.")
+
+
+def _is_page(folder, session):
+    """Whether a folder holds what `course publish` wrote for this session."""
+    try:
+        readme = (folder / "README.md").read_text(encoding="utf-8")
+        return {record["session"] for record in results(folder)} == {session} and MADE_BY in readme
+    except (OSError, ValueError, PublishError):
+        return False
 
 
 def _check(session, records, paths, published):
@@ -180,11 +200,13 @@ def write_files(folder, files):
 
 def _write_page(folder, files):
     """Write a session's page, and delete the images that it does not show any more."""
-    for unfinished in folder.glob(
-        "*.unfinished"
-    ):  # of a process that was killed: we hold the lock, nobody writes there
-        unfinished.unlink()
+    for name in PAGE:  # what a process left that was killed: we hold the lock, so nobody writes there
+        (folder / f"{name}.unfinished").unlink(missing_ok=True)
+    readme = folder / "README.md"
+    before = readme.read_text(encoding="utf-8") if readme.exists() else ""
     write_files(folder, files)
     for image in (folder / "images").glob("*"):
-        if f"images/{image.name}" not in files:
+        name = f"images/{image.name}"
+        elsewhere = SESSIONS not in folder.parents  # where an image may be another's
+        if name not in files and not (elsewhere and f"]({name})" not in before):
             image.unlink()

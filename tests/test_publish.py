@@ -335,7 +335,7 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(mine, spoil, reason
 @pytest.mark.parametrize(
     ("folder", "reason"),
     [
-        (".", "has a README.md or images that are no published page"),
+        (".", "README.md is not that of a published page of s99_test: choose another folder"),
         ("sessions", "choose a folder outside of sessions/"),
         ("sessions/s06_under_10k", "choose a folder outside of sessions/"),
     ],
@@ -347,6 +347,59 @@ def test_a_page_takes_the_place_of_nothing_else(mine, folder, reason):
     assert reason in process.stderr_text
     after = {path: path.read_bytes() for path in mine.root.rglob("*") if path.is_file() and path.name != ".lock"}
     assert {**before, **after} == before
+
+
+def make_page_of_another_session(folder, course):
+    for name in ("README.md", "results.json"):
+        (folder / name).write_bytes((course.root / "sessions" / "s06_under_10k" / name).read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("prepare", "reason"),
+    [
+        (lambda folder, course: (folder / "results.json").write_text("[]"), "results.json is not that of a published"),
+        (
+            lambda folder, course: (folder / "results.json").write_text("mine"),
+            "results.json is not that of a published",
+        ),
+        (lambda folder, course: (folder / "executed.ipynb").write_text("mine"), "executed.ipynb is not that of"),
+        (lambda folder, course: (folder / "weights.safetensors").write_text("mine"), "weights.safetensors is not that"),
+        (lambda folder, course: (folder / "weights").mkdir(), "weights is not that of a published page"),
+        (lambda folder, course: (folder / "images").symlink_to("/"), "images is a symbolic link"),
+        (lambda folder, course: (folder / "README.md").symlink_to("nowhere"), "README.md is a symbolic link"),
+        (make_page_of_another_session, "README.md is not that of a published page of s99_test"),
+    ],
+)
+def test_files_of_others_are_neither_replaced_nor_deleted(mine, prepare, reason):
+    folder = mine.root / "mine"
+    folder.mkdir()
+    prepare(folder, mine)
+    before = {path: path.is_file() and path.read_bytes() for path in folder.iterdir()}
+    process = mine("publish", *runs_of(mine), "--to", "mine")
+    assert process.returncode == 1
+    assert reason in process.stderr_text
+    assert {path: path.is_file() and path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_page_elsewhere_is_replaced_and_what_others_put_beside_it_stays(mine):
+    folder = mine.root / "mine"
+    for _ in range(2):
+        assert mine("publish", *runs_of(mine), "--to", "mine").returncode == 0
+        for name in ("images/mine.png", "weights/mine.safetensors", "mine.ipynb"):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text("mine")
+    assert mine("publish", runs_of(mine)[0], "--to", "mine").returncode == 0
+    assert (folder / "images" / "mine.png").exists()
+    assert [path.name for path in (folder / "weights").iterdir()] == ["mine.safetensors"]
+
+
+def test_an_empty_name_is_not_the_present_folder(mine):
+    process = mine("publish", *runs_of(mine), "--to", "")
+    assert process.returncode == 2
+    assert "--to: give a name; the present folder is ." in process.stderr_text
+    process = mine("compare", "s06:A", "s06:B", "--plot", "")
+    assert process.returncode == 2
+    assert "--plot: give a name" in process.stderr_text
 
 
 def test_runs_are_compared_before_they_are_published(executed):
