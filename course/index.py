@@ -37,14 +37,14 @@ COLAB_BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 
 def badges():
     """The notebooks with their badges and bootstrap cells, and the top-level README with its index: {path: text}."""
-    repository, release = _repository()
+    repository, release = repository_and_release()
     files = {}
     for path in [*sessions(), RUN_ALL]:
         notebook = read_notebook(path)
         lines = (
             "![Python 3.11 or newer](https://img.shields.io/badge/python-3.11%2B-3776ab)\n"
             "![PyTorch 2.10 or newer](https://img.shields.io/badge/torch-2.10%2B-ee4c2c)\n"
-            f"[![Open in Colab]({COLAB_BADGE})]({_colab_address(path)})"
+            f"[![Open in Colab]({COLAB_BADGE})]({colab_address(path)})"
         )
         first = notebook.cells[0]
         first.source = between(first.source, "badges", lines)
@@ -68,17 +68,23 @@ def write_badges():
         write_files(ROOT / "images", {JOURNEY: png.getvalue()})
 
 
-def _repository():
+def repository_and_release():
     """The repository's address and the branch or tag that Colab opens, from pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     return project["project"]["urls"]["Repository"], project["tool"]["course"]["release"]
 
 
-def _colab_address(notebook):
+def colab_address(notebook):
     """Where Colab opens a notebook of the repository."""
-    repository, release = _repository()
+    repository, release = repository_and_release()
     colab = repository.replace("https://github.com", "https://colab.research.google.com/github")
     return f"{colab}/blob/{release}/{notebook.relative_to(ROOT).as_posix()}"
+
+
+def site_address():
+    """Where GitHub Pages shows the site of the repository."""
+    owner, name = repository_and_release()[0].split("/")[-2:]
+    return f"https://{owner.lower()}.github.io/{name}/"
 
 
 def _heads():
@@ -96,7 +102,7 @@ def _index(heads):
         source, records = read_notebook(path), results(path.parent)
         course = source.metadata.course
         link = f"[{page_title(source, records)}](sessions/{path.parent.name}/{'README.md' if records else path.name})"
-        badge = f"[![Open in Colab]({COLAB_BADGE})]({_colab_address(path)})"
+        badge = f"[![Open in Colab]({COLAB_BADGE})]({colab_address(path)})"
         row = [link, course.teaches, "", "", "not run yet", course.claimed, "", badge]
         if records:
             head = heads[path]
@@ -104,7 +110,7 @@ def _index(heads):
             row[2:5] = f"{head['parameters']:,}", str(head["field"]), f"{percent(head)} (n = {head['n']})"
             row[6] = f"{epoch:.2g} s, {escape_markdown(head['device'])}"
         lines.append(f"| {' | '.join(row)} |")
-    lines += ["", f"All of it in one go, on a GPU: [![Open in Colab]({COLAB_BADGE})]({_colab_address(RUN_ALL)})"]
+    lines += ["", f"All of it in one go, on a GPU: [![Open in Colab]({COLAB_BADGE})]({colab_address(RUN_ALL)})"]
     if heads:
         lines += ["", f"![{_journey_in_words(heads)}](images/{JOURNEY})"]
     return "\n".join(lines)

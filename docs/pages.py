@@ -1,0 +1,223 @@
+"""The pages of the site that are made from what the repository holds: sessions, exercises, results, docstrings, links.
+
+`conf.py` calls this at each build. Nothing here imports Sphinx, and nothing that it writes is committed.
+"""
+
+import re
+from os.path import relpath
+from pathlib import Path
+
+from common import index, notebooks
+from common.notebooks import ROOT, read_notebook, results, tags, verification
+from common.page import groups, headline, page_title, percent
+
+DOCS = ROOT / "docs"
+REPOSITORY, RELEASE = index.repository_and_release()
+FIRST = "s03_first_convnet"  # read first: session 2 uses what session 3 explains
+
+
+class PageError(Exception):
+    """A page cannot be made; the message is one sentence that says why."""
+
+
+def sessions():
+    """The folders of the sessions in the order in which they are read."""
+    return sorted((path.parent for path in notebooks.sessions()), key=lambda folder: (folder.name != FIRST, folder.name))
+
+
+def write():
+    """Write the pages of sessions, exercises and modules into docs/, and remove those of what is gone."""
+    pages = {}
+    for folder in sessions():
+        pages[f"sessions/{folder.name}.md"] = session_page(folder)
+        if has_exercises(folder):
+            pages[f"exercises/{folder.name}.md"] = exercises_page(folder)
+    for path in (ROOT / "common").glob("[!_]*.py"):
+        pages[f"common/{path.stem}.md"] = module_page(path.stem)
+    for part in ("sessions", "exercises", "common"):
+        for path in (DOCS / part).glob("*"):
+            if path.relative_to(DOCS).as_posix() not in pages:
+                path.unlink()
+    for name, text in pages.items():
+        path = DOCS / name
+        path.parent.mkdir(exist_ok=True)
+        if not path.exists() or path.read_text(encoding="utf-8") != text:  # Sphinx reads what is newer again
+            path.write_text(text, encoding="utf-8")
+
+
+def session_page(folder):
+    """A session's README; in the navigation its exercises come below it."""
+    name = folder.name
+    if (folder / "README.md").exists():
+        text = f"```{{include}} ../../sessions/{name}/README.md\n```\n"
+    else:
+        text = f"# {title(folder)}\n\nNot run yet: see [its notebook](../../sessions/{name}/session.ipynb).\n"
+    if has_exercises(folder):
+        text += f"\n```{{toctree}}\n:hidden:\n\nExercises <../exercises/{name}>\n```\n"
+    return text
+
+
+def has_exercises(folder):
+    return (folder / "exercises.ipynb").exists()
+
+
+def title(folder):
+    """The title of a session's page."""
+    return page_title(read_notebook(folder / "session.ipynb"), results(folder))
+
+
+def exercises_page(folder):
+    """A session's exercises as learners get them; the hints and solutions of solutions.ipynb are folded."""
+    stubs = {cell.id: cell.source for cell in read_notebook(folder / "exercises.ipynb").cells}
+    parts, solution = [], ""
+    for cell in read_notebook(folder / "solutions.ipynb").cells:
+        if tags(cell) & {"bootstrap", "wrong"}:
+            continue
+        text = cell.source if cell.cell_type == "markdown" else python(stubs.get(cell.id, cell.source))
+        parts.append(folded("Hint", text) if "hint" in tags(cell) else text)
+        if "exercise" in tags(cell):
+            solution = folded("Solution", python(cell.source))
+        if "check" in tags(cell):  # the solution comes last: below the hint and the check
+            parts.append(solution)
+    name = folder.name
+    return local("\n\n".join(parts) + "\n", f"sessions/{name}/solutions.ipynb", f"docs/exercises/{name}.md")
+
+
+def python(code):
+    return f"```python\n{code}\n```"
+
+
+def folded(summary, text):
+    return f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>"
+
+
+def module_page(name):
+    """The docstrings of a module of common/."""
+    return f"# `common.{name}`\n\n```{{eval-rst}}\n.. automodule:: common.{name}\n   :members:\n```\n"
+
+
+def plain(lines):
+    """A docstring, which is plain text with code in single backticks, as reStructuredText."""
+    parts = re.split(r"`([^`]+)`", "\n".join(lines))
+    parts[::2] = [re.sub(r"([\\*|_])", r"\\\1", part) for part in parts[::2]]
+    parts[1::2] = [f"``{part}``" for part in parts[1::2]]
+    return "".join(parts).splitlines()
+
+
+# Tables of results, and the list of sessions on the start page
+
+
+def glance():
+    """The table of all networks: what they reached over seeds or draws, and their size."""
+    rows = []
+    for folder in sessions():
+        for group in groups(results(folder)):
+            reached = f"{percent(group)} (n = {group['n']})"
+            spread = f"{100 * group['low']:.2f} to {100 * group['high']:.2f} %"
+            rows.append([link(folder), group["name"], reached, spread, f"{group['parameters']:,}"])
+    return table(["session", "network", "test accuracy", "lowest to highest", "parameters"], rows)
+
+
+def runs():
+    """The table of all records: one row a run."""
+    rows = []
+    for folder in sessions():
+        verified = verification(folder)
+        for position, record in enumerate(results(folder)):
+            draws = sum("draw" in part for part in record["metrics"].get("parts", []))
+            threads = f", {record['threads']} thread{'s' if record['threads'] > 1 else ''}"
+            rows.append(
+                [
+                    link(folder),
+                    record["variant"],
+                    str(record["seed"]),
+                    f"{100 * record['metrics']['test_accuracy']:.2f} %" + (f" (mean of {draws} draws)" if draws else ""),
+                    record["dataset"]["name"],
+                    record["device"] + (threads if record["device"] == "CPU" else ""),
+                    f"{record['seconds']['train']:,.0f}",
+                    record["finished"][:10],
+                    # the committed weights are those of the first record
+                    verified["date"] if verified and position == 0 else "",
+                ]
+            )
+    heads = ["session", "variant", "seed", "test accuracy", "data", "device", "training, s", "finished", "verified"]
+    return table(heads, rows)
+
+
+def link(folder):
+    """The number of a session, as a link to its page: "6" of s06_under_10k."""
+    return f"[{int(folder.name[1:3])}](sessions/{folder.name}.md)"
+
+
+def table(heads, rows):
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def cards():
+    """A list of all sessions: what each teaches, what its network reached, and where to open it."""
+    return "\n".join(map(card, sessions()))
+
+
+def card(folder):
+    notebook, records, name = read_notebook(folder / "session.ipynb"), results(folder), folder.name
+    facts = "Not run yet"
+    if records:
+        head = headline(notebook, groups(records))
+        facts = f"{head['parameters']:,} parameters, {percent(head)}"
+    links = f"[Open in Colab]({index.colab_address(folder / 'session.ipynb')})"
+    if has_exercises(folder):
+        links += f" [Exercises](exercises/{name}.md)"
+    teaches = notebook.metadata.course.teaches
+    return f"- **[{title(folder)}](sessions/{name}.md)**\n\n  {teaches}\n\n  *{facts}*\n\n  {links}"
+
+
+# Links
+
+# What looks like a link there is none: fenced code but for MyST's directives, and code within a line.
+CODE = re.compile(r"(^ *(`{3,})[^\n{]*\n.*?^ *\2`*$|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
+SHIELD = re.compile(r"!\[[^\]]*\]\(https://img\.shields\.io/[^)]*\)\n?")
+IMAGE_ELSEWHERE = re.compile(r"!\[([^\]]*)\]\(https?://[^)]*\)")
+RELATIVE = re.compile(r"\]\((?!\w+:|#)([^)\s]+)\)")
+
+
+def local(text, origin, page):
+    """Markdown of the file `origin` as the page `page` shows it, both paths from the root.
+
+    Nothing is loaded from elsewhere: images of other sites become their text, those of shields.io nothing. A link to a
+    file leads to the page that shows it, or else to the repository. Raises PageError if there is no such file.
+    """
+
+    def destination(match):
+        found = target(match[1], origin, page)
+        external = "{.external}" if "demo/" in found else ""  # no page of Sphinx's: MyST leaves the link as it is
+        return f"]({found}){external}"
+
+    parts = CODE.split(text)  # text, code, the code's fence, text, …
+    for position in range(0, len(parts), 3):
+        part = IMAGE_ELSEWHERE.sub(r"\1", SHIELD.sub("", parts[position]))
+        parts[position] = RELATIVE.sub(destination, part)
+    del parts[2::3]
+    return "".join(parts)
+
+
+def target(link, origin, page):
+    """Where a relative link in the file `origin` leads to from the page `page`."""
+    name, hash_, anchor = link.partition("#")
+    path = (ROOT / origin).parent / name
+    if not path.exists():
+        raise PageError(f"{origin} links to {link}, which does not exist.")
+    path = Path(relpath(path, ROOT)).as_posix()
+    shown = page_of(path)
+    if shown.startswith("docs/") or path.endswith((".png", ".jpg", ".svg")):
+        return relpath(shown, Path(page).parent) + hash_ + anchor
+    kind = "tree" if (ROOT / path).is_dir() else "blob"
+    return f"{REPOSITORY}/{kind}/{RELEASE}/{path}{hash_}{anchor}"
+
+
+def page_of(path):
+    """The page that shows a file of the repository, or the file itself: both as paths from the root."""
+    if match := re.fullmatch(r"sessions/(\w+)/(README\.md|exercises\.ipynb|solutions\.ipynb)", path):
+        return f"docs/{'sessions' if match[2] == 'README.md' else 'exercises'}/{match[1]}.md"
+    shown = {"README.md": "index", "CONTRIBUTING.md": "contributing", "benchmarks/README.md": "benchmarks"}
+    return f"docs/{shown[path]}.md" if path in shown else path
