@@ -20,7 +20,7 @@ suppress_warnings = ["myst.header"]  # the first heading of a part of a README i
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_copybutton"]
 myst_enable_extensions = ["attrs_inline", "dollarmath", "substitution"]
 myst_heading_anchors = 4
-myst_substitutions = {"cards": pages.cards(), "glance": pages.glance(), "runs": pages.runs()}
+myst_substitutions = {name: getattr(pages, name)() for name in ("begin", "cards", "glance", "runs")}
 
 autodoc_mock_imports = ["IPython", "PIL", "matplotlib", "numpy", "packaging", "pooch", "safetensors", "scipy", "sklearn"]
 autodoc_mock_imports += ["torch", "torchsummary", "torchvision", "tqdm", "filelock", "tensorboard", "psutil"]
@@ -32,6 +32,8 @@ html_theme = "sphinx_book_theme"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_js_files = [("sort.js", {"defer": "defer"})]
+html_sidebars = {"**": ["navbar-logo.html", "search-button-field.html", "draw.html", "sbt-sidebar-nav.html"]}
+templates_path = ["_templates"]
 html_copy_source = False
 html_show_copyright = False
 html_show_sphinx = False
@@ -40,8 +42,8 @@ html_theme_options = {
     "repository_branch": pages.RELEASE,
     "use_repository_button": True,
     "use_download_button": False,
-    "home_page_in_toc": True,
     "show_navbar_depth": 1,
+    "navbar_persistent": [],
     "logo": {"text": "Convolutional networks"},
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",

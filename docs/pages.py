@@ -4,8 +4,12 @@
 """
 
 import re
+from array import array
 from os.path import relpath
 from pathlib import Path
+from statistics import mean
+
+from safetensors import deserialize
 
 from common import index, notebooks
 from common.notebooks import ROOT, read_notebook, results, tags, verification
@@ -30,6 +34,8 @@ def write():
     pages = {}
     for folder in sessions():
         pages[f"sessions/{folder.name}.md"] = session_page(folder)
+        if (folder / "weights.safetensors").exists():
+            pages[f"sessions/{folder.name}.svg"] = filters(folder / "weights.safetensors")
         if has_exercises(folder):
             pages[f"exercises/{folder.name}.md"] = exercises_page(folder)
     for path in (ROOT / "common").glob("[!_]*.py"):
@@ -154,8 +160,22 @@ def table(heads, rows):
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+# The start page
+
+
+def begin():
+    """The buttons of the start page: where a reader begins."""
+    notebook = ROOT / "sessions" / FIRST / "session.ipynb"
+    return (
+        f"[Begin with session {int(FIRST[1:3])}](sessions/{FIRST}.md){{.button .primary}} "
+        f"[Open it in Colab]({index.colab_address(notebook)}){{.button}} "
+        "[Draw a digit](demo/index.html){.external .button} "
+        "[Run it at home](run.md){.button}"
+    )
+
+
 def cards():
-    """A list of all sessions: what each teaches, what its network reached, and where to open it."""
+    """A list of all sessions: what each teaches, what its network reached, its filters, and where to open it."""
     return "\n".join(map(card, sessions()))
 
 
@@ -165,11 +185,50 @@ def card(folder):
     if records:
         head = headline(notebook, groups(records))
         facts = f"{head['parameters']:,} parameters, {percent(head)}"
+    picture = ""
+    if (folder / "weights.safetensors").exists():
+        picture = f"![Filters of the first layer of session {int(name[1:3])}, as trained](sessions/{name}.svg)\n\n  "
     links = f"[Open in Colab]({index.colab_address(folder / 'session.ipynb')})"
     if has_exercises(folder):
         links += f" [Exercises](exercises/{name}.md)"
     teaches = notebook.metadata.course.teaches
-    return f"- **[{title(folder)}](sessions/{name}.md)**\n\n  {teaches}\n\n  *{facts}*\n\n  {links}"
+    teaches = teaches[0].upper() + teaches[1:] + "."
+    return f"- {picture}**[{title(folder)}](sessions/{name}.md)**\n\n  {teaches}\n\n  *{facts}*\n\n  {links}"
+
+
+CELL, GAP = 10, 6  # pixels: a weight, and the distance of two filters
+BLUE, ORANGE = "#2f7ddb", "#f0883e"
+
+
+def filters(weights, count=8):
+    """A picture (SVG) of the first filters of a network's first layer: a square a weight, orange above 0, blue below.
+
+    Strong colours are large weights. Of a filter for red, green and blue the mean is shown.
+    """
+    kernels = first_layer(weights)[:count]
+    largest = max(abs(value) for kernel in kernels for row in kernel for value in row)
+    size = len(kernels[0]) * CELL
+    squares = [
+        f'<rect x="{number * (size + GAP) + x * CELL}" y="{y * CELL}" width="{CELL}" height="{CELL}"'
+        f' fill="{ORANGE if value > 0 else BLUE}" fill-opacity="{abs(value) / largest:.2f}"/>'
+        for number, kernel in enumerate(kernels)
+        for y, row in enumerate(kernel)
+        for x, value in enumerate(row)
+    ]
+    width = count * (size + GAP) - GAP
+    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {size}">{"".join(squares)}</svg>\n'
+
+
+def first_layer(weights):
+    """The kernels of the convolution that sees the image, in a file of weights: each a list of rows of numbers."""
+    layers = dict(deserialize(weights.read_bytes()))
+    (layer,) = (layer for layer in layers.values() if len(layer["shape"]) == 4 and layer["shape"][1] in (1, 3))
+    _, channels, height, width = layer["shape"]
+    values = array("f", layer["data"])
+    rows = [values[start : start + width] for start in range(0, len(values), width)]
+    planes = [rows[start : start + height] for start in range(0, len(rows), height)]
+    kernels = [planes[start : start + channels] for start in range(0, len(planes), channels)]
+    return [[[mean(pixel) for pixel in zip(*row, strict=True)] for row in zip(*kernel, strict=True)] for kernel in kernels]
 
 
 # Links
