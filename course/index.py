@@ -36,7 +36,7 @@ COLAB_BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 
 
 def badges():
-    """The notebooks with their badges and bootstrap cells, and the top-level README with its index: {path: text}."""
+    """The notebooks with their badges and bootstrap cells, and the top-level README with its index and the link to the site."""
     repository, release = repository_and_release()
     files = {}
     for path in [*sessions(), RUN_ALL]:
@@ -52,7 +52,8 @@ def badges():
         cell.source = BOOTSTRAP.format(repository=repository, release=release, name=repository.rsplit("/", 1)[1])
         files[path] = nbformat.writes(notebook) + "\n"
     readme = ROOT / "README.md"
-    return {**files, readme: between(readme.read_text(encoding="utf-8"), "index", _index(_heads()))}
+    text = between(readme.read_text(encoding="utf-8"), "site", _site())
+    return {**files, readme: between(text, "index", _index(_heads()))}
 
 
 @turn()
@@ -85,6 +86,11 @@ def site_address():
     """Where GitHub Pages shows the site of the repository."""
     owner, name = repository_and_release()[0].split("/")[-2:]
     return f"https://{owner.lower()}.github.io/{name}/"
+
+
+def _site():
+    """The sentence of the README that leads to the site."""
+    return f"**[The course as a site]({site_address()})**, with search, exercises, and every network to draw a digit for."
 
 
 def _heads():

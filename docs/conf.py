@@ -9,7 +9,8 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 import pages
 from check_site import check_site
 from docutils.utils.math.latex2mathml import tex2mathml
-from sphinx.util import logging
+from sphinx.util import inspect, logging
+from sphinx.util.inspect import stringify_signature
 
 project = "Convolutional networks, one notebook at a time"
 html_title = project
@@ -22,14 +23,15 @@ myst_enable_extensions = ["attrs_inline", "dollarmath", "substitution"]
 myst_heading_anchors = 4
 myst_substitutions = {name: getattr(pages, name)() for name in ("begin", "cards", "glance", "runs")}
 
-autodoc_mock_imports = ["IPython", "PIL", "matplotlib", "numpy", "packaging", "pooch", "safetensors", "scipy", "sklearn"]
-autodoc_mock_imports += ["torch", "torchsummary", "torchvision", "tqdm", "filelock", "tensorboard", "psutil"]
+# The lesson's packages, which are large, are not needed to read its docstrings.
+autodoc_mock_imports = ["IPython", "PIL", "matplotlib", "numpy", "pooch", "torch", "torchsummary", "torchvision", "tqdm"]
 viewcode_follow_imported_members = False
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 
 html_theme = "sphinx_book_theme"
 html_static_path = ["_static"]
+html_logo = html_favicon = "_static/logo.svg"
 html_css_files = ["site.css"]
 html_js_files = [("sort.js", {"defer": "defer"})]
 html_sidebars = {"**": ["navbar-logo.html", "search-button-field.html", "draw.html", "sbt-sidebar-nav.html"]}
@@ -57,6 +59,7 @@ def setup(app):
     app.connect("source-read", read_page)
     app.connect("include-read", read_included)
     app.connect("autodoc-process-docstring", plain_docstring)
+    app.connect("autodoc-process-signature", own_signature)
     app.connect("build-finished", finish)
     app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
 
@@ -81,6 +84,12 @@ def localized(app, text, origin):
 def plain_docstring(app, what, name, thing, options, lines):
     """Docstrings are plain text with code in backticks: no other sign in them means anything to Sphinx."""
     lines[:] = pages.plain(lines)
+
+
+def own_signature(app, what, name, thing, options, signature, returns):
+    """That of a class's own __init__, because a base class that is not installed takes anything."""
+    if what == "class" and "__init__" in vars(thing):
+        return stringify_signature(inspect.signature(thing.__init__, bound_method=True)), returns
 
 
 def finish(app, error):

@@ -11,9 +11,9 @@ from statistics import mean
 
 from safetensors import deserialize
 
-from common import index, notebooks
-from common.notebooks import ROOT, read_notebook, results, tags, verification
-from common.page import groups, headline, page_title, percent
+from course import index, notebooks
+from course.notebooks import ROOT, read_notebook, results, tags, verification
+from course.page import groups, headline, page_title, percent
 
 DOCS = ROOT / "docs"
 REPOSITORY, RELEASE = index.repository_and_release()
@@ -99,7 +99,7 @@ def folded(summary, text):
 
 def module_page(name):
     """The docstrings of a module of common/."""
-    return f"# `common.{name}`\n\n```{{eval-rst}}\n.. automodule:: common.{name}\n   :members:\n```\n"
+    return f"# common.{name}\n\n```{{eval-rst}}\n.. automodule:: common.{name}\n   :members:\n```\n"
 
 
 def plain(lines):
