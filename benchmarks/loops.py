@@ -20,7 +20,6 @@ TASKS = {
     "mnist": ("mnist", model.under_10k, 64, 0.1, data.Augment(crop_padding=2), 0.994),
     "cifar10": ("cifar10", lambda: model.resnet18(16), 128, 0.2, data.Augment(crop_padding=2, flip=True), 0.88),
 }
-TASKS["cifar10-jpeg75"] = ("folder:cifar10-jpeg75", *TASKS["cifar10"][1:])
 
 
 class Pictures(torch.utils.data.Dataset):

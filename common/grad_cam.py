@@ -12,6 +12,9 @@ def grad_cam(model, layer, images, classes=None):
     `layer` is a module of `model` whose output (N, K, h, w) are the activations; `images` (N, C, H, W) lie on the
     model's device; `classes` (N,) are the classes to explain, by default those that the model predicts. Returns the
     maps (N, h, w), zero or larger. The model's mode and gradients stay as they are.
+
+    Raises ValueError for a layer that does not run just once and give maps, and for classes that are not one for each
+    image, from those that the model has scores for.
     """
     activations, gradients = activations_and_gradients(model, layer, images, classes)
     weights = gradients.mean(dim=(2, 3), keepdim=True)  # w_k = mean over the image of dS/dA_k
@@ -45,17 +48,30 @@ def activations_and_gradients(model, layer, images, classes=None):
 
     def keep(module, inputs, output):
         kept.append(output.detach().requires_grad_())
-        return kept[0].clone()  # what follows may change its input in place, the kept activations must not change
+        return kept[-1].clone()  # what follows may change its input in place, the kept activations must not change
 
     hook = layer.register_forward_hook(keep)
     try:
         with evaluation_mode(model), torch.enable_grad():
             logits = model(images)
-            if classes is None:
-                classes = logits.argmax(dim=1)
-            scores = logits.gather(1, classes[:, None]).sum()  # no image influences the score of another
     finally:
         hook.remove()
+    if len(kept) != 1:  # of several passes, which one's maps are meant?
+        raise ValueError(
+            f"The layer {type(layer).__name__} runs {len(kept)} times for an image: choose one that runs once."
+        )
+    if kept[0].dim() != 4:
+        raise ValueError(f"The layer {type(layer).__name__} gives {list(kept[0].shape)}, not maps (N, K, h, w).")
+    if classes is None:
+        classes = logits.argmax(dim=1)
+    if classes.shape != logits.shape[:1]:
+        raise ValueError(f"There are {len(images)} images and classes {list(classes.shape)}: give one for each image.")
+    if not 0 <= classes.min() <= classes.max() < logits.shape[1]:
+        raise ValueError(
+            f"The model has scores for the classes 0 to {logits.shape[1] - 1}, not for {classes.tolist()}."
+        )
+    with torch.enable_grad():
+        scores = logits.gather(1, classes[:, None]).sum()  # no image influences the score of another
     (gradients,) = torch.autograd.grad(scores, kept[0])
     return kept[0].detach(), gradients
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from common.train import History, accuracy
+from common.train import History, accuracy, check_untrained
 
 # Layers that treat each group of channels by itself, once their weights are put together.
 BY_CHANNEL = (nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.ReLU, nn.Flatten, nn.MaxPool2d, nn.AvgPool2d)
@@ -33,11 +33,13 @@ def fit_many(setup, seeds, optimise, *, epochs):
     On a CPU each network and history is, within rounding, that of train.fit() right after `setup`, dropout included.
     A History has the rows "epoch", "lr", "train_loss", "train_accuracy"; to measure, use train.evaluate(). Seconds are
     shared out evenly. The images stay on the loaders' device. Raises TypeError for a layer that cannot be put side by
-    side, ValueError for loaders of unequal length, and ArithmeticError if a loss is no longer finite.
+    side, ValueError for a network that was trained already or loaders of unequal length, and ArithmeticError if a loss
+    is no longer finite.
     """
     networks, loaders, generators = [], [], []
     for seed in seeds:
         network, loader = setup(seed)
+        check_untrained(network)
         networks.append(network)
         loaders.append(loader)
         generators.append(torch.Generator().set_state(torch.get_rng_state()))  # alone, dropout would go on with these
@@ -59,6 +61,8 @@ def fit_many(setup, seeds, optimise, *, epochs):
             history.epochs.append({"epoch": epoch, "lr": lr, "train_loss": loss, "train_accuracy": share})
             history.seconds["train"] += seconds
     take_apart(wide, networks)
+    for network in networks:
+        network.was_trained = True
     return networks, histories
 
 

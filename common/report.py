@@ -83,3 +83,34 @@ def confused_pairs(labels, logits, classes, count=5):
         }
         for (truth, answer), times in zip(pairs[:, order].T.tolist(), counts[order].tolist(), strict=True)
     ]
+
+
+def epoch_table(title, history):
+    """Loss and accuracy on the training and the test set after each epoch, as lines of text in columns."""
+    lines = [title, "epoch  train loss  train accuracy  test loss  test accuracy"]
+    for row in history.epochs:
+        train = f"{row['train_loss']:10.4f}  {row['train_accuracy']:14.2%}"
+        lines.append(f"{row['epoch']:5d}  {train}  {row['test_loss']:9.4f}  {row['test_accuracy']:13.2%}")
+    return "\n".join(lines)
+
+
+def about_maps(maps):
+    """What heat maps (2, n, H, W) of n images say, that for the true class first, as lines of Markdown.
+
+    How much of their mass lies in the middle quarter of the image, and how alike the two maps of an image are: the mean
+    correlation over their pixels. Images with an empty map are left out.
+    """
+    maps = maps[:, maps.amax(dim=(2, 3)).amin(dim=0) > 0].double()
+    if not maps.numel():
+        return ["- One of the two maps of each image is empty."]
+    height, width = maps.shape[2:]
+    middle = maps[:, :, height // 4 : height - height // 4, width // 4 : width - width // 4]
+    true, predicted = (100 * middle.sum(dim=(1, 2, 3)) / maps.sum(dim=(1, 2, 3))).tolist()
+    centred = maps.flatten(2) - maps.flatten(2).mean(dim=2, keepdim=True)
+    likeness = torch.cosine_similarity(*centred, dim=1)
+    return [
+        f"- **Where they look.** The middle quarter of the image holds {true:.0f} % of the mass of the maps for the "
+        f"true class, and {predicted:.0f} % of that for the predicted class; evenly spread it would be 25 %.",
+        f"- **How alike they are.** The two maps of an image have a correlation of {likeness.mean():.2f} on average, "
+        f"from {likeness.min():.2f} to {likeness.max():.2f}.",
+    ]

@@ -65,13 +65,16 @@ def fit(
     `checkpoint` is a file to save to after each epoch. Where it exists, training goes on from there: on a CPU it ends
     with the same weights and history, to the bit, as a run that was never interrupted.
 
-    Raises ValueError if the checkpoint belongs to another training, the optimiser has made steps already, or
-    ReduceLROnPlateau has nothing to look at, and ArithmeticError if the loss is no longer finite.
+    A network is trained once: to go on from its weights, load them into a new one.
+
+    Raises ValueError if the model was trained or the optimiser has made steps already, the checkpoint belongs to
+    another training, or ReduceLROnPlateau has nothing to look at, and ArithmeticError if the loss is no longer finite.
     """
     if isinstance(schedule, ReduceLROnPlateau) and not held_out:
         raise ValueError("ReduceLROnPlateau needs the loader held_out: the test set must not decide the learning rate.")
     if optimizer.state:
         raise ValueError("This optimiser has made steps already: make model and optimiser anew before training again.")
+    check_untrained(model)
     history = History()
     if checkpoint:
         measures = ", ".join([_describe(loss), *metrics])
@@ -83,6 +86,7 @@ def fit(
             if len(history.epochs) < epochs:
                 log(f"Going on after epoch {len(history.epochs)}, from the checkpoint {Path(checkpoint).name}")
 
+    model.was_trained = True  # from here on, even if somebody interrupts
     for epoch in range(len(history.epochs) + 1, epochs + 1):
         row = {"epoch": epoch, "lr": optimizer.param_groups[0]["lr"]}
         started = time.perf_counter()
@@ -108,6 +112,15 @@ def fit(
         if checkpoint:
             state.save(checkpoint, history)
     return history
+
+
+def check_untrained(model):
+    """Raise ValueError for a model that fit() or fit_many() trained: its new history would not tell the whole story."""
+    if getattr(model, "was_trained", False):
+        raise ValueError(
+            "This network was trained already: before training again, run the cell that makes it, and the one that "
+            "makes its optimiser."
+        )
 
 
 def one_cycle(model, loader, lr, epochs, weight_decay=1e-4):

@@ -1,5 +1,6 @@
 """Data sets: what is read, what is refused, how it is downloaded, and what the batches hold."""
 
+import contextlib
 import gzip
 import hashlib
 import http.server
@@ -8,6 +9,7 @@ import os
 import pickle
 import tarfile
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -118,14 +120,20 @@ def serve(monkeypatch):
     """Start a server for some files {path: bytes}; returns its address. There are no other mirrors."""
     servers = []
 
-    def start(files, cut=None):
+    def start(files, cut=None, endless=None):
+        """`cut` is how many bytes of a file are sent; `endless` makes something to send after it, again and again."""
+
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
                 content = files.get(self.path)
                 self.send_response(200 if content is not None else 404)
-                self.send_header("Content-Length", str(len(content or b"")))
+                if not endless:
+                    self.send_header("Content-Length", str(len(content or b"")))
                 self.end_headers()
                 self.wfile.write((content or b"")[:cut])
+                with contextlib.suppress(OSError):  # until nobody listens any more
+                    while endless:
+                        self.wfile.write(endless())
 
             def log_message(self, *_):
                 pass
@@ -157,7 +165,7 @@ def mnist(monkeypatch):
         for name, content in raw.items():
             archive = gzip.compress(content)
             archives[f"/{name}.gz"] = archive
-            files[name] = (hashlib.md5(archive).hexdigest(), hashlib.sha256(content).hexdigest())
+            files[name] = (len(archive), hashlib.md5(archive).hexdigest(), hashlib.sha256(content).hexdigest())
     monkeypatch.setattr(download, "MNIST_FILES", files)
     return archives
 
@@ -175,8 +183,8 @@ def test_the_real_mnist_is_what_is_asked_for():
     ]
     from torchvision.datasets import CIFAR10, MNIST
 
-    assert {f"{name}.gz": md5 for name, (md5, _) in download.MNIST_FILES.items()} == dict(MNIST.resources)
-    assert (CIFAR10.filename, CIFAR10.tgz_md5) == download.CIFAR10_PYTHON
+    assert {f"{name}.gz": md5 for name, (_, md5, _) in download.MNIST_FILES.items()} == dict(MNIST.resources)
+    assert (CIFAR10.filename, CIFAR10.tgz_md5) == download.CIFAR10_PYTHON[::2]
 
 
 def test_mnist_is_downloaded_once(tmp_path, serve, mnist, monkeypatch):
@@ -219,6 +227,50 @@ def test_nothing_is_left_of_a_download_that_fails(tmp_path, serve, mnist, monkey
         data.load("mnist", tmp_path)
     assert "\n  http://127.0.0.1" in str(error.value)
     assert left_over(tmp_path) == []
+
+
+def test_a_mirror_that_never_ends_is_left_at_the_known_size(tmp_path, serve, mnist, monkeypatch):
+    monkeypatch.setattr(download, "MNIST_MIRRORS", [serve(mnist, endless=lambda: bytes(1 << 20)), serve(mnist)])
+    assert len(data.load("mnist", tmp_path).train.labels) == 30
+    monkeypatch.setattr(download, "MNIST_MIRRORS", download.MNIST_MIRRORS[:1])
+    with pytest.raises(data.DataError, match=r"sends more than the [\d,]+ bytes of the file"):
+        data.load("mnist", tmp_path / "other")
+    assert left_over(tmp_path / "other") == []
+
+
+def test_a_mirror_that_drips_is_left(tmp_path, serve, mnist, monkeypatch):
+    """A byte now and then is enough to keep a connection alive for hours."""
+
+    def drip():
+        time.sleep(0.02)
+        return b"x"
+
+    monkeypatch.setattr(download, "PATIENCE", 0.2)
+    monkeypatch.setattr(download, "MNIST_MIRRORS", [serve(mnist, cut=10, endless=drip)])
+    with pytest.raises(data.DataError, match="it sent less than 10,000 bytes a second"):
+        data.load("mnist", tmp_path)
+    assert left_over(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "mirror",
+    [
+        "http://me:secret@127.0.0.1:9",
+        "http://me:secret@127.0.0.1:{port}",
+        "http://me:sec/ret@127.0.0.1:9",
+        "http://me:secret@[::1",
+        "me:secret@127.0.0.1",
+        "ftp://me:secret@127.0.0.1",
+    ],
+)
+def test_the_password_of_a_mirror_is_not_shown(tmp_path, serve, mnist, monkeypatch, capsys, mirror):
+    mirror = mirror.format(port=serve({}).rsplit(":", 1)[1])
+    monkeypatch.setenv("COURSE_MIRROR", mirror)
+    with pytest.raises(data.DataError) as error:
+        data.load("mnist", tmp_path)
+    shown = str(error.value) + capsys.readouterr().out
+    assert mirror.rsplit("@", 1)[1] in shown
+    assert not any(part in shown for part in ("secret", "sec/", "me:"))
 
 
 @pytest.mark.parametrize(
@@ -283,7 +335,7 @@ def cifar10(monkeypatch):
     archives = {"binary": packed("cifar-10-batches-bin", binary), "python": packed("cifar-10-batches-py", pickles)}
     served = {}
     for kind, content in archives.items():
-        source = (f"cifar-10-{kind}.tar.gz", hashlib.md5(content).hexdigest())
+        source = (f"cifar-10-{kind}.tar.gz", len(content), hashlib.md5(content).hexdigest())
         monkeypatch.setattr(download, f"CIFAR10_{kind.upper()}", source)
         served[kind] = {f"/{source[0]}": content}
     return SimpleNamespace(**served, files=binary, pickles=pickles)

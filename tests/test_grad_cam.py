@@ -163,6 +163,51 @@ def test_hooks_and_modes_are_restored_after_an_error():
     assert not any(module._forward_hooks for module in model.modules())
 
 
+class Unused(nn.Module):
+    """A network with a layer that never runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.network, self.unused = under_10k(), nn.Conv2d(1, 1, 3)
+
+    def forward(self, images):
+        return self.network(images)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("build", "layer", "message"),
+    [
+        (torchvision.models.resnet18, lambda model: model.layer4[1].relu, "ReLU runs 2 times for an image: choose"),
+        (Unused, lambda model: model.unused, "Conv2d runs 0 times for an image: choose"),
+        (FullyConnected, lambda model: model.head, r"Linear gives \[4, 10\], not maps"),
+    ],
+)
+def test_a_layer_must_run_once_and_give_maps(method, build, layer, message):
+    """One that runs twice would give maps of the one pass with the gradients of the other."""
+    model = build()
+    channels = next(model.parameters()).shape[1]
+    with pytest.raises(ValueError, match=message):
+        method(model, layer(model), torch.rand(4, channels, 28, 28))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (torch.arange(3), r"There are 4 images and classes \[3\]: give one for each"),
+        (torch.arange(5), r"There are 4 images and classes \[5\]: give one for each"),
+        (torch.tensor(3), r"There are 4 images and classes \[\]: give one for each"),
+        (torch.tensor([0, 1, 2, 10]), r"scores for the classes 0 to 9, not for \[0, 1, 2, 10\]"),
+        (torch.tensor([0, 1, 2, -1]), r"scores for the classes 0 to 9, not for \[0, 1, 2, -1\]"),
+    ],
+)
+def test_there_must_be_a_class_for_each_image_and_the_model_must_know_it(method, classes, message):
+    model = under_10k()
+    with pytest.raises(ValueError, match=message):
+        method(model, model[9], torch.rand(4, 1, 28, 28), classes)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_25_images_take_one_forward_and_one_backward_pass(method, monkeypatch):
     model = under_10k()

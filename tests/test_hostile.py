@@ -8,10 +8,13 @@ import json
 import math
 import os
 import pickle
+import struct
 import tarfile
+import zlib
 
 import mistune
 import nbformat
+import numpy as np
 import pytest
 import torch
 from bs4 import BeautifulSoup
@@ -491,12 +494,10 @@ def test_weights_without_a_record_are_not_verified(weights):
 @given(st.binary(max_size=200))
 @pytest.mark.parametrize("start", [b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"GIF89a", b"BM"])
 def test_bytes_that_are_no_image_are_named(tmp_path_factory, start, content):
-    from torchvision import datasets
-
     path = tmp_path_factory.getbasetemp() / "image.png"
     path.write_bytes(start + content)
     with pytest.raises(data.DataError, match=r"image\.png"):
-        data._read_image(datasets, path)
+        data._read_image(path)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "1", "RGBA", "CMYK", "LA"])
@@ -512,8 +513,82 @@ def test_images_with_more_than_eight_bits_are_refused(folder, mode):  # noqa: F8
     """Converted, everything above 255 would be white."""
     path = folder / "pets" / "train" / "cat" / "0.tiff"
     Image.new(mode, (8, 6), 40000).save(path)
-    with pytest.raises(data.DataError, match=rf"0\.tiff (has pixels of mode {mode}|is not a readable image)"):
+    with pytest.raises(data.DataError, match=r"0\.tiff (has more than 8 bits a channel|is not a readable image)"):
         data.load("folder:pets", folder)
+
+
+def fine_png(channels):
+    """The bytes of a PNG of 8 x 6 pixels with 16 bits a channel, which Pillow does not write."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = chunk(b"IHDR", struct.pack(">2I5B", 8, 6, 16, {3: 2, 4: 6}[channels], 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress(6 * (b"\0" + 8 * channels * b"\x9c\x40")))
+    return b"\x89PNG\r\n\x1a\n" + header + pixels + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("ending", "content"),
+    [
+        ("png", fine_png(3)),
+        ("png", fine_png(4)),
+        ("ppm", b"P6 8 6 65535\n" + 8 * 6 * 3 * b"\x9c\x40"),
+        ("ppm", b"P6 8 6 1023\n" + 8 * 6 * 3 * b"\x01\x40"),
+    ],
+)
+def test_colour_images_with_more_than_eight_bits_are_refused(folder, ending, content):  # noqa: F811
+    """Pillow says that these are plain red, green and blue, and rounds them."""
+    path = folder / "pets" / "train" / "cat" / f"0.{ending}"
+    path.with_suffix(".png").unlink()
+    path.write_bytes(content)
+    with pytest.raises(data.DataError, match=rf"0\.{ending} has more than 8 bits a channel: save it with 8"):
+        data.load("folder:pets", folder)
+
+
+def test_a_picture_that_moves_is_refused_and_one_that_does_not_is_read(folder):  # noqa: F811
+    """A GIF may be an image like any other: it is not left out in silence."""
+    path = folder / "pets" / "train" / "cat" / "0.gif"
+    path.with_suffix(".png").unlink()
+    red, blue = (Image.new("RGB", (8, 6), colour) for colour in ("red", "blue"))
+    red.save(path)
+    assert data.load("folder:pets", folder).train.images[0, :, 0, 0].tolist() == [255, 0, 0]
+    red.save(path, save_all=True, append_images=[blue])
+    with pytest.raises(data.DataError, match=r"0\.gif has 2 pictures in it, expected one"):
+        data.load("folder:pets", folder)
+
+
+def test_a_file_that_is_no_image_is_named_and_a_hidden_one_left_alone(folder):  # noqa: F811
+    (folder / "pets" / "train" / "cat" / ".DS_Store").write_bytes(b"x")
+    assert len(data.load("folder:pets", folder).train.labels) == 6
+    (folder / "pets" / "train" / "cat" / "notes.txt").write_text("x")
+    with pytest.raises(data.DataError, match=r"notes\.txt is not a readable image"):
+        data.load("folder:pets", folder)
+
+
+def test_a_photo_is_turned_upright(folder):  # noqa: F811
+    """A camera stores how it was held beside the pixels, in Exif's tag 274: 6 is a quarter turn."""
+    path = folder / "pets" / "train" / "cat" / "0.png"
+    lying = np.zeros((8, 6, 3), dtype=np.uint8)
+    lying[0, 0] = 255  # top left; turned, it is top right
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(lying).save(path, exif=exif)
+    image = data.load("folder:pets", folder).train.images[0]
+    assert image.shape == (3, 6, 8)
+    assert image[0].nonzero().tolist() == [[0, 7]]
+
+
+@pytest.mark.parametrize("renamed", ["pets/train/cat", "pets"])
+def test_a_folder_whose_name_is_no_text_is_named_at_once(folder, renamed):  # noqa: F811
+    (folder / "pets" / "name.txt").unlink()
+    name = os.fsdecode(b"caf\xe9")  # Latin-1
+    with pytest.raises(data.DataError, match=r"The name of the folder 'caf\\udce9' is not text in UTF-8") as error:
+        for split in ("train", "test") if "cat" in renamed else ("",):
+            path = folder / renamed.replace("train", split or "train")
+            path.rename(path.with_name(name))
+        data.load("folder:pets" if "cat" in renamed else f"folder:{name}", folder)
+    str(error.value).encode()
 
 
 def clear(path):
@@ -588,7 +663,8 @@ def test_an_archive_writes_nothing_elsewhere(tmp_path, monkeypatch, bad):
             target.addfile(bad)
     if not bad:
         archive.write_bytes(archive.read_bytes()[:60])
-    monkeypatch.setattr(download, "CIFAR10_PYTHON", (archive.name, hashlib.md5(archive.read_bytes()).hexdigest()))
+    content = archive.read_bytes()
+    monkeypatch.setattr(download, "CIFAR10_PYTHON", (archive.name, len(content), hashlib.md5(content).hexdigest()))
     with pytest.raises(data.DataError, match=r"cifar-10-python\.tar\.gz cannot be unpacked"):
         data.load("cifar10", root)
     assert [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"] == [archive]

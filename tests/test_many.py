@@ -72,6 +72,16 @@ def test_each_network_is_that_of_a_single_run(digits, build, optimise):
     assert not torch.equal(*[next(network.parameters()) for network in networks[:2]])
 
 
+def test_networks_are_trained_once(digits):
+    setup = setup_of(lambda: zero_one_or_neither(10), digits)
+    networks, _ = fit_many(setup, SEEDS, adam, epochs=1)
+    _, loader = setup(SEEDS[0])
+    with pytest.raises(ValueError, match="trained already"):
+        train.fit(networks[0], loader, None, adam(networks[0], loader)[0], epochs=1)
+    with pytest.raises(ValueError, match="trained already"):
+        fit_many(lambda seed: (networks[0], loader), SEEDS, adam, epochs=1)
+
+
 def test_what_cannot_be_put_side_by_side_is_refused(digits):
     mixing = setup_of(lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.LayerNorm(10)), digits)
     with pytest.raises(TypeError, match="LayerNorm"):

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from sklearn.metrics import confusion_matrix, recall_score
@@ -39,3 +40,18 @@ def test_the_accuracy_of_each_class_is_its_recall(answered):
     recalls = recall_score(labels, logits.argmax(dim=1), labels=range(3), average=None)
     assert list(accuracies.values())[:3] == pytest.approx(recalls)
     assert math.isnan(accuracies["d"])
+
+
+def test_maps_are_described_by_their_mass_and_likeness():
+    even = torch.ones(8, 8)
+    middle = torch.zeros(8, 8)
+    middle[2:6, 2:6] = 1
+    corner = torch.zeros(8, 8)
+    corner[:2, :2] = 1
+    where, alike = report.about_maps(torch.stack([torch.stack([middle, even + middle]), torch.stack([middle, corner])]))
+    true, predicted = 100 * (16 + 32) / (16 + 80), 100 * 16 / (16 + 4)
+    assert f"holds {true:.0f} %" in where
+    assert f"{predicted:.0f} % of that for the predicted class" in where
+    correlation = np.corrcoef(middle.flatten(), corner.flatten())[0, 1]
+    assert f"from {correlation:.2f} to 1.00" in alike
+    assert "empty" in report.about_maps(torch.zeros(2, 3, 8, 8))[0]

@@ -1,9 +1,12 @@
 """Parameters: what the schema says, what the check refuses."""
 
 import math
+import subprocess
+import sys
 from importlib import metadata
 
 import pytest
+from conftest import ROOT
 
 from common.parameters import ParameterError, check_parameters, describe, find_parameters, read_schema
 from common.record import check_installation, finite
@@ -113,6 +116,13 @@ def test_torch_and_torchvision_must_match(monkeypatch, torch, torchvision, needs
     else:
         with pytest.raises(RuntimeError, match=r"do not match: install both in one command"):
             check_installation()
+
+
+@pytest.mark.parametrize("module", ["common", "common.data", "course.cli"])
+def test_an_old_python_is_told_which_one_is_needed(module):
+    code = f"import sys; sys.version_info = (3, 10, 13, 'final', 0); import {module}"
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert "ImportError: The course needs Python 3.11 or newer, this is" in process.stderr.splitlines()[-1]
 
 
 def test_numbers_that_json_does_not_know_become_null():

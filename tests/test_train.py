@@ -1,5 +1,6 @@
 """The training loop: what it computes, and that a killed run ends like one that was never killed."""
 
+import copy
 import json
 import multiprocessing
 import os
@@ -12,6 +13,7 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, StepLR
 
 from common import data, report, train, utils
+from common.lr_finder import find_lr
 from common.model import under_10k
 
 
@@ -287,6 +289,47 @@ def test_a_trained_optimiser_and_a_shuffled_test_set_are_refused(digits):
         train.fit(model, train_loader, test_loader, optimizer, epochs=1)
     with pytest.raises(ValueError, match="neither shuffles nor augments"):
         train.evaluate(model, train_loader)
+
+
+def test_a_network_is_trained_once(digits):
+    """Its history would begin in the middle: a learner may run the cell of the training again, but not that before."""
+
+    def again(model, train_loader, test_loader, _):
+        optimizer, schedule = train.one_cycle(model, train_loader, 0.02, 1)
+        return train.fit(model, train_loader, test_loader, optimizer, epochs=1, schedule=schedule)
+
+    first = parts(digits)
+    history = again(*first)
+    for model in (first[0], copy.deepcopy(first[0])):
+        with pytest.raises(ValueError, match=r"trained already: before training again, run the cell that makes it"):
+            again(model, *first[1:])
+    assert again(*parts(digits)).epochs == history.epochs
+    new = parts(digits)
+    new[0].load_state_dict(first[0].state_dict())  # who wants to go on says so
+    assert again(*new)["train_loss"] < history["train_loss"]
+
+
+def test_an_interrupted_training_is_not_begun_again_from_the_middle(digits):
+    def interrupt(line):
+        raise KeyboardInterrupt
+
+    first = parts(digits)
+    with pytest.raises(KeyboardInterrupt):
+        train.fit(*first, epochs=2, log=interrupt)
+    optimizer = torch.optim.SGD(first[0].parameters(), lr=0.02)
+    with pytest.raises(ValueError, match="trained already"):
+        train.fit(*first[:3], optimizer, epochs=2)
+
+
+def test_what_is_refused_or_searched_is_not_trained(digits, tmp_path):
+    """A wrong checkpoint, and a search for the rate, leave the network as it was."""
+    model, train_loader, test_loader, optimizer = parts(digits)
+    (tmp_path / "c").write_text("no checkpoint")
+    with pytest.raises(ValueError, match="not a checkpoint"):
+        train.fit(model, train_loader, test_loader, optimizer, epochs=1, checkpoint=tmp_path / "c")
+    find_lr(model, train_loader, optimizer, steps=3)
+    history = train.fit(model, train_loader, test_loader, optimizer, epochs=1)
+    assert history.epochs == train.fit(*parts(digits), epochs=1).epochs
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
