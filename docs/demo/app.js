@@ -53,6 +53,7 @@ function update() {
     const image = currentImage();
     document.body.classList.toggle("drawn", Boolean(image));
     for (const card of Object.values(cards)) card?.update(image, digit);
+    find("read").textContent = image ? cards.first.answer.textContent : "";
     layers.update();
     find("status").textContent = Object.values(cards).filter(Boolean).map(({ entry, answer }) => `${entry.title}: ${answer.textContent}`).join(". ");
   });

@@ -41,8 +41,9 @@ export class Card {
       );
       return { button, bar, share };
     });
+    const longest = Math.max(...output.classes.map((name) => name.length));
     const many = output.classes.length > 12 ? " many" : "";
-    const list = element("div", { class: `bars${many}`, role: "group", "aria-label": `Probabilities, ${output.name}` }, ...bars.map(({ button }) => button));
+    const list = element("div", { class: `bars${many}`, role: "group", "aria-label": `Probabilities, ${output.name}`, style: `--names: ${longest + 0.5}ch` }, ...bars.map(({ button }) => button));
     return { output, from, bars, element: list };
   }
 

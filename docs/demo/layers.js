@@ -3,7 +3,7 @@
 import { blocksOf, inspect, receptiveField } from "./explain.js";
 import { cellStyle, element, imagePicture, largest, magnify, mapPicture } from "./paint.js";
 
-const GAP = 4; // pixels between maps
+const GAP = 4, PADDING = 14; // pixels between maps, and around them
 const SHOWN = 5; // of the parts of a sum
 const KINDS = {
   ...{ image: "The image", conv: "Convolution", max_pool: "Max pooling", avg_pool: "Average pooling" },
@@ -63,11 +63,12 @@ export class Layers {
   drawRow(block) {
     const { canvas, channels, height, width } = block;
     const wanted = height === 1 ? 16 : channels > 40 ? 44 : channels > 20 ? 60 : 84;
-    const side = Math.max(1, Math.round(wanted / height)) * height;
-    const columns = Math.max(1, Math.min(channels, Math.floor((this.rows.clientWidth + GAP) / (side + GAP))));
+    const space = canvas.parentElement.clientWidth - 2 * PADDING + GAP;
+    const columns = Math.max(1, Math.round(space / (wanted + GAP))); // as many as fill the row
+    const side = Math.floor(space / columns) - GAP;
     const rows = Math.ceil(channels / columns);
     Object.assign(block, { side, columns });
-    const [wide, high] = [columns, rows].map((count) => count * (side + GAP) - GAP), dense = Math.min(devicePixelRatio, 2);
+    const [wide, high] = [Math.min(columns, channels), rows].map((count) => count * (side + GAP) - GAP), dense = Math.min(devicePixelRatio, 2);
     Object.assign(canvas, { width: wide * dense, height: high * dense });
     Object.assign(canvas.style, { width: `${wide}px`, height: `${high}px` });
     const context = canvas.getContext("2d");
