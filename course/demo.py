@@ -1,19 +1,18 @@
-"""The demo, docs/demo, made ready to be served: its page, the description of the networks, and their weights."""
+"""What the demo in docs/demo knows of the networks, networks.json, and the test images that it offers, images.json."""
 
 import json
-import shutil
 import tomllib
 
 import torch
 from PIL import Image
 
 from common import data, model
-from common.notebooks import ROOT, SESSIONS, read_notebook, results, sessions
-from common.verify import NETWORKS
+from common.utils import count_parameters
 from course.describe import describe
+from course.notebooks import ROOT, read_notebook, results, sessions
+from course.verify import NETWORKS
 
 PAGE = ROOT / "docs" / "demo"
-IMAGES = PAGE / "images.json"  # of each data set: its classes, its pixel statistics, and a few test images in a PNG
 IMAGES_A_CLASS = 2
 # The networks of a session besides the one of its headline; their weights are weights-<name>.safetensors.
 OTHERS = {
@@ -25,51 +24,49 @@ OTHERS = {
 }
 
 
-def write_demo(folder):
-    """Write all files of the demo into a folder, from where any web server can serve it; returns the networks shown.
+def write_networks():
+    """Write networks.json; returns its path."""
+    path = PAGE / "networks.json"
+    path.write_text(networks_json(), encoding="utf-8")
+    return path
 
-    A session is left out while it has no weights, or weights of a data set that the demo has no images of.
-    """
-    images = json.loads(IMAGES.read_text(encoding="utf-8"))
-    shutil.copytree(PAGE, folder, dirs_exist_ok=True)
-    networks = [entry for path in sessions() for entry in describe_session(path.parent, images)]
-    for entry in networks:
-        if not entry["weights"]:
-            continue
-        target = folder / entry["weights"]
-        target.parent.mkdir(exist_ok=True)
-        shutil.copyfile(SESSIONS / entry["session"] / target.name.removeprefix(f"{entry['session']}-"), target)
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    description = {"repository": project["urls"]["Repository"], "images": images, "networks": networks}
-    (folder / "networks.json").write_text(json.dumps(description), encoding="utf-8")
-    return networks
+
+def networks_json():
+    """The text of networks.json: where the sessions lie, and of each network what the demo needs to run it."""
+    images = json.loads((PAGE / "images.json").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    source = f"{project['project']['urls']['Repository']}/tree/{project['tool']['course']['release']}"
+    networks = [json.dumps(entry) for path in sessions() for entry in describe_session(path.parent, images)]
+    return f'{{"source": {json.dumps(source)}, "networks": [\n' + ",\n".join(networks) + "\n]}\n"
 
 
 def describe_session(folder, images):
-    """What the demo knows of each network of a session; its `weights` are None where they are not committed."""
+    """What the demo knows of each network of a session; none if it has no images of the session's data set."""
     records = results(folder)
-    if not records or records[0]["dataset"]["name"] not in images:
+    dataset = images.get(records[0]["dataset"]["name"]) if records else None
+    if not dataset:
         return
-    record, dataset = records[0], records[0]["dataset"]["name"]
+    record = records[0]
     title = read_notebook(folder / "session.ipynb").cells[0].source.splitlines()[0].removeprefix("# ")
-    accuracies = {part["part"]: part["test_accuracy"] for part in record["metrics"].get("parts", []) if "part" in part}
+    accuracies = {part.get("part"): part["test_accuracy"] for part in record["metrics"].get("parts", [])}
     accuracies[None] = record["history"][-1]["test_accuracy"]
     builders = {None: lambda: NETWORKS[folder.name](record["params"])} | OTHERS.get(folder.name, {})
     for name, build in builders.items():
-        file = f"weights-{name.replace(' ', '-')}.safetensors" if name else "weights.safetensors"
+        ending = f"-{name.replace(' ', '-')}" if name else ""
+        weights = folder / f"weights{ending}.safetensors"
         network = build()
-        described = describe(network, *examples(network, images[dataset]))
+        described = describe(network, *examples(network, dataset))
         yield {
-            "id": f"{folder.name}-{name.replace(' ', '-')}" if name else folder.name,
+            "id": f"{folder.name}{ending}",
             "session": folder.name,
             "title": f"{title}, {name}" if name else title,
-            "dataset": dataset,
-            "accuracy": accuracies.get(name),
+            "dataset": record["dataset"]["name"],
             "tested": record["dataset"]["test"],
-            "parameters": sum(parameter.numel() for parameter in network.parameters()),
-            # without a file the demo can still run weights of the reader's own
-            "weights": f"weights/{folder.name}-{file}" if (folder / file).exists() else None,
-            "outputs": outputs(folder.name, record, described, images[dataset]["classes"]),
+            "accuracy": accuracies.get(name),
+            "parameters": count_parameters(network),
+            # without a committed file the demo still runs weights of the reader's own
+            "weights": str(weights.relative_to(ROOT)) if weights.exists() else None,
+            "outputs": outputs(folder.name, record, described, dataset["classes"]),
             **described,
         }
 
@@ -81,14 +78,10 @@ def examples(network, images):
 
 
 def outputs(session, record, described, classes):
-    """What the numbers mean that come out: groups with a name and their classes, or without classes a number."""
+    """What the numbers mean that come out: groups with a name and their classes, or with None for one number."""
     if session == "s05_grad_cam":
-        return [
-            {
-                "name": "label",
-                "classes": data.zero_one_or_neither(data.load("digits"), record["params"]["classes"]).classes,
-            }
-        ]
+        digits = data.zero_one_or_neither(data.load("digits"), record["params"]["classes"])
+        return [{"name": "label", "classes": digits.classes}]
     label, rest = {"name": "label", "classes": classes}, described["layers"][-1]["shape"][0] - len(classes)
     if rest == 0:
         return [label]
@@ -116,4 +109,5 @@ def write_images():
             "mean": dataset.mean,
             "std": dataset.std,
         }
-    IMAGES.write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+    lines = [f"{json.dumps(name)}: {json.dumps(values)}" for name, values in described.items()]
+    (PAGE / "images.json").write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")

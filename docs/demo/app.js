@@ -8,7 +8,10 @@ import { prepare } from "./prepare.js";
 import { checkTensors, FileError, readSafetensors } from "./safetensors.js";
 
 const find = (id) => document.getElementById(id);
-const { repository, images, networks } = await (await fetch("networks.json")).json();
+const load = async (file) => (await fetch(file)).json();
+const [{ source, networks }, images] = await Promise.all([load("networks.json"), load("images.json")]);
+// Weights are named from the root of the site, where this page is demo/, or of the repository, where it is docs/demo/.
+const root = location.pathname.includes("/docs/demo/") ? "../../" : "../";
 
 const cards = { first: null, second: null };
 const layers = new Layers(find("rows"), find("panel"));
@@ -109,9 +112,10 @@ async function choose(first, second) {
     const root = find(`card-${place}`);
     root.hidden = !entry;
     if (cards[place]?.entry === entry) continue;
-    cards[place] = entry && new Card(root, entry, await weightsOf(entry), images, repository);
+    cards[place] = entry && new Card(root, entry, await weightsOf(entry), images, source);
   }
-  history.replaceState(null, "", `#${[first, second].filter(Boolean).map(({ id }) => id).join(",")}`);
+  const address = new URLSearchParams({ network: first.id, ...(second && { beside: second.id }) });
+  history.replaceState(null, "", `?${address}`);
   find("number").hidden = ![first, second].some((entry) => entry && "digits" in entry.inputs);
   document.body.classList.toggle("photos", sizeOf(first) !== "1,28,28");
   showLayers();
@@ -121,7 +125,7 @@ async function choose(first, second) {
 
 /** The trained numbers of a network: loaded once, or from the reader's file. */
 async function weightsOf(entry) {
-  entry.tensors ??= readSafetensors(await (await fetch(entry.weights)).arrayBuffer());
+  entry.tensors ??= readSafetensors(await (await fetch(root + entry.weights)).arrayBuffer());
   return entry.tensors;
 }
 
@@ -197,6 +201,7 @@ for (const name of ["dragleave", "drop"]) addEventListener(name, () => document.
 addEventListener("drop", ({ dataTransfer }) => dataTransfer.files.length && openFile(dataTransfer.files[0]));
 
 for (const entry of networks) [entry.tensors_expected, entry.tensors] = [entry.tensors, undefined];
-const asked = decodeURIComponent(location.hash.slice(1)).split(",").map((id) => networks.find((entry) => entry.id === id && entry.weights));
-await choose(asked[0] ?? networks.find(({ id }) => id === "s06_under_10k") ?? networks[0], asked[1] ?? null);
+const asked = new URLSearchParams(location.search);
+const named = (id) => networks.find((entry) => entry.id === id && entry.weights) ?? null;
+await choose(named(asked.get("network")) ?? named("s06_under_10k"), named(asked.get("beside")));
 document.body.classList.add("ready");

@@ -9,7 +9,7 @@ const percent = (share) => `${(100 * share).toFixed(share > 0.9995 || share < 0.
 
 export class Card {
   /** `entry` describes the network, `tensors` are its weights, `images` says how its data set is normalised. */
-  constructor(root, entry, tensors, images, repository) {
+  constructor(root, entry, tensors, images, source) {
     Object.assign(this, { root, entry, tensors, images, pinned: null, pointed: null });
     this.answer = element("p", { class: "answer" });
     this.heat = element("canvas", { width: 224, height: 224, class: "heat", role: "img" });
@@ -19,7 +19,7 @@ export class Card {
     const facts = element("p", { class: "facts" }, `${entry.parameters.toLocaleString("en")} parameters. `);
     if (entry.accuracy) {
       facts.append(`${(100 * entry.accuracy).toFixed(2)} % of the ${entry.tested.toLocaleString("en")} test images of ${entry.dataset}. `);
-      facts.append(element("a", { href: `${repository}/tree/main/sessions/${entry.session}` }, "The session"));
+      facts.append(element("a", { href: `${source}/sessions/${entry.session}` }, "The session"));
     }
     this.time = element("span", { class: "time" });
     const look = element("div", { class: "look" }, element("h3", {}, "Where it looks"), element("figure", {}, this.heat, this.heatText));
