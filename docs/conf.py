@@ -21,7 +21,10 @@ suppress_warnings = ["myst.header"]  # the first heading of a part of a README i
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_copybutton"]
 myst_enable_extensions = ["attrs_inline", "dollarmath", "substitution"]
 myst_heading_anchors = 4
-myst_substitutions = {name: getattr(pages, name)() for name in ("begin", "cards", "glance", "runs")}
+myst_substitutions = {
+    name: pages.local(getattr(pages, name)(), "docs/index.md", "docs/index.md")
+    for name in ("begin", "cards", "glance", "runs")
+}
 
 # The lesson's packages, which are large, are not needed to read its docstrings.
 autodoc_mock_imports = ["IPython", "PIL", "matplotlib", "numpy", "pooch", "torch", "torchsummary", "torchvision", "tqdm"]

@@ -3,6 +3,7 @@
 `conf.py` calls this at each build. Nothing here imports Sphinx, and nothing that it writes is committed.
 """
 
+import json
 import re
 from array import array
 from os.path import relpath
@@ -52,15 +53,28 @@ def write():
 
 
 def session_page(folder):
-    """A session's README; in the navigation its exercises come below it."""
+    """A session's README with its buttons; in the navigation its exercises come below it."""
     name = folder.name
+    text = f"# {title(folder)}\n\n{local(buttons(folder), 'docs/index.md', f'docs/sessions/{name}.md')}\n\n"
     if (folder / "README.md").exists():
-        text = f"```{{include}} ../../sessions/{name}/README.md\n```\n"
+        text += f"```{{include}} ../../sessions/{name}/README.md\n:start-after: <!-- /badges -->\n```\n"
     else:
-        text = f"# {title(folder)}\n\nNot run yet: see [its notebook](../../sessions/{name}/session.ipynb).\n"
+        text += f"Not run yet: see [its notebook](../../sessions/{name}/session.ipynb).\n"
     if has_exercises(folder):
         text += f"\n```{{toctree}}\n:hidden:\n\nExercises <../exercises/{name}>\n```\n"
     return text
+
+
+def buttons(folder):
+    """What one can do with a session: open it in Colab, solve its exercises, draw for its network. Paths from docs/."""
+    name = folder.name
+    links = [f"[Open in Colab]({index.colab_address(folder / 'session.ipynb')}){{.button}}"]
+    if has_exercises(folder):
+        links.append(f"[Exercises](../sessions/{name}/exercises.ipynb){{.button}}")
+    networks = json.loads((DOCS / "demo" / "networks.json").read_text(encoding="utf-8"))["networks"]
+    if any(network["id"] == name and network["weights"] for network in networks):
+        links.append(f"[Draw a digit](demo/index.html?network={name}){{.button}}")
+    return " ".join(links)
 
 
 def has_exercises(folder):
@@ -169,7 +183,7 @@ def begin():
     return (
         f"[Begin with session {int(FIRST[1:3])}](sessions/{FIRST}.md){{.button .primary}} "
         f"[Open it in Colab]({index.colab_address(notebook)}){{.button}} "
-        "[Draw a digit](demo/index.html){.external .button} "
+        "[Draw a digit](demo/index.html){.button} "
         "[Run it at home](run.md){.button}"
     )
 
@@ -188,12 +202,9 @@ def card(folder):
     picture = ""
     if (folder / "weights.safetensors").exists():
         picture = f"![Filters of the first layer of session {int(name[1:3])}, as trained](sessions/{name}.svg)\n\n  "
-    links = f"[Open in Colab]({index.colab_address(folder / 'session.ipynb')})"
-    if has_exercises(folder):
-        links += f" [Exercises](exercises/{name}.md)"
     teaches = notebook.metadata.course.teaches
     teaches = teaches[0].upper() + teaches[1:] + "."
-    return f"- {picture}**[{title(folder)}](sessions/{name}.md)**\n\n  {teaches}\n\n  *{facts}*\n\n  {links}"
+    return f"- {picture}**[{title(folder)}](sessions/{name}.md)**\n\n  {teaches}\n\n  *{facts}*\n\n  {buttons(folder)}"
 
 
 CELL, GAP = 10, 6  # pixels: a weight, and the distance of two filters
@@ -237,7 +248,7 @@ def first_layer(weights):
 CODE = re.compile(r"(^ *(`{3,})[^\n{]*\n.*?^ *\2`*$|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
 SHIELD = re.compile(r"!\[[^\]]*\]\(https://img\.shields\.io/[^)]*\)\n?")
 IMAGE_ELSEWHERE = re.compile(r"!\[([^\]]*)\]\(https?://[^)]*\)")
-RELATIVE = re.compile(r"\]\((?!\w+:|#)([^)\s]+)\)")
+RELATIVE = re.compile(r"\]\((?!\w+:|#)([^)\s]+)\)(?:\{\.external\})?")
 
 
 def local(text, origin, page):
@@ -262,16 +273,16 @@ def local(text, origin, page):
 
 def target(link, origin, page):
     """Where a relative link in the file `origin` leads to from the page `page`."""
-    name, hash_, anchor = link.partition("#")
+    name, rest = re.fullmatch("([^?#]*)(.*)", link).groups()
     path = (ROOT / origin).parent / name
     if not path.exists():
         raise PageError(f"{origin} links to {link}, which does not exist.")
     path = Path(relpath(path, ROOT)).as_posix()
     shown = page_of(path)
     if shown.startswith("docs/") or path.endswith((".png", ".jpg", ".svg")):
-        return relpath(shown, Path(page).parent) + hash_ + anchor
+        return relpath(shown, Path(page).parent) + rest
     kind = "tree" if (ROOT / path).is_dir() else "blob"
-    return f"{REPOSITORY}/{kind}/{RELEASE}/{path}{hash_}{anchor}"
+    return f"{REPOSITORY}/{kind}/{RELEASE}/{path}{rest}"
 
 
 def page_of(path):
