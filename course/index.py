@@ -36,7 +36,7 @@ COLAB_BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 
 
 def badges():
-    """The notebooks with their badges and bootstrap cells, and the top-level README with its index and the link to the site."""
+    """The notebooks with badges and bootstrap cells, the README with its index and link to the site: {path: text}."""
     repository, release = repository_and_release()
     files = {}
     for path in [*sessions(), RUN_ALL]:
@@ -90,7 +90,9 @@ def site_address():
 
 def _site():
     """The sentence of the README that leads to the site."""
-    return f"**[The course as a site]({site_address()})**, with search, exercises, and every network to draw a digit for."
+    return (
+        f"**[The course as a site]({site_address()})**, with search, exercises, and every network to draw a digit for."
+    )
 
 
 def _heads():

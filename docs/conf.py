@@ -4,7 +4,8 @@ import shutil
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parent))
 
 import pages
 from check_site import check_site
@@ -27,7 +28,17 @@ myst_substitutions = {
 }
 
 # The lesson's packages, which are large, are not needed to read its docstrings.
-autodoc_mock_imports = ["IPython", "PIL", "matplotlib", "numpy", "pooch", "torch", "torchsummary", "torchvision", "tqdm"]
+autodoc_mock_imports = [
+    "IPython",
+    "PIL",
+    "matplotlib",
+    "numpy",
+    "pooch",
+    "torch",
+    "torchsummary",
+    "torchvision",
+    "tqdm",
+]
 viewcode_follow_imported_members = False
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
@@ -36,10 +47,11 @@ html_theme = "sphinx_book_theme"
 html_static_path = ["_static"]
 html_logo = html_favicon = "_static/logo.svg"
 html_css_files = ["site.css"]
-html_js_files = [("sort.js", {"defer": "defer"})]
+html_js_files = [("site.js", {"defer": "defer"})]
 html_sidebars = {"**": ["navbar-logo.html", "search-button-field.html", "draw.html", "sbt-sidebar-nav.html"]}
 templates_path = ["_templates"]
-html_copy_source = False
+html_context = {"default_mode": "auto"}  # light or dark as the reader's system has it
+html_use_index = html_domain_indices = html_copy_source = False
 html_show_copyright = False
 html_show_sphinx = False
 html_theme_options = {
@@ -102,7 +114,9 @@ def finish(app, error):
     site = Path(app.outdir)
     shutil.copytree(pages.DOCS / "demo", site / "demo", dirs_exist_ok=True)
     for path in pages.ROOT.glob("sessions/*/*.safetensors"):
-        shutil.copy(path, site / "sessions" / path.parent.name)
+        folder = site / "sessions" / path.parent.name
+        folder.mkdir(exist_ok=True)
+        shutil.copy(path, folder)
     for problem in check_site(site, pages.REPOSITORY, pages.RELEASE, pages.ROOT):
         log.warning(problem)
 

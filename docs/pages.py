@@ -27,7 +27,9 @@ class PageError(Exception):
 
 def sessions():
     """The folders of the sessions in the order in which they are read."""
-    return sorted((path.parent for path in notebooks.sessions()), key=lambda folder: (folder.name != FIRST, folder.name))
+    return sorted(
+        (path.parent for path in notebooks.sessions()), key=lambda folder: (folder.name != FIRST, folder.name)
+    )
 
 
 def write():
@@ -151,7 +153,8 @@ def runs():
                     link(folder),
                     record["variant"],
                     str(record["seed"]),
-                    f"{100 * record['metrics']['test_accuracy']:.2f} %" + (f" (mean of {draws} draws)" if draws else ""),
+                    f"{100 * record['metrics']['test_accuracy']:.2f} %"
+                    + (f" (mean of {draws} draws)" if draws else ""),
                     record["dataset"]["name"],
                     record["device"] + (threads if record["device"] == "CPU" else ""),
                     f"{record['seconds']['train']:,.0f}",
@@ -239,7 +242,9 @@ def first_layer(weights):
     rows = [values[start : start + width] for start in range(0, len(values), width)]
     planes = [rows[start : start + height] for start in range(0, len(rows), height)]
     kernels = [planes[start : start + channels] for start in range(0, len(planes), channels)]
-    return [[[mean(pixel) for pixel in zip(*row, strict=True)] for row in zip(*kernel, strict=True)] for kernel in kernels]
+    return [
+        [[mean(pixel) for pixel in zip(*row, strict=True)] for row in zip(*kernel, strict=True)] for kernel in kernels
+    ]
 
 
 # Links
