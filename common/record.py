@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import sys
 import time
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from common.files import hash_file, replacing
 from common.parameters import WHERE, find_parameters, find_variables
 
 VERSION = 1  # of the record's form
@@ -55,9 +55,8 @@ class Run:
         weights = self.parameters["weights"]
         if weights:
             weights = Path(weights)
-            unfinished = weights.with_name(weights.name + ".unfinished")
-            save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, unfinished)
-            os.replace(unfinished, weights)
+            with replacing(weights) as unfinished:
+                save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, unfinished)
         record = {
             "schema": VERSION,
             "session": self.session,
@@ -104,11 +103,6 @@ def check_installation():
 def lesson_hashes():
     """SHA-256 of each file of common/, {name: hash}."""
     return {path.name: hash_file(path) for path in sorted(Path(__file__).parent.glob("*.py"))}
-
-
-def hash_file(path):
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def record_line(record):

@@ -54,6 +54,17 @@ def device_name(device):
     return torch.cuda.get_device_name() if torch.device(device).type == "cuda" else "CPU"
 
 
+@contextlib.contextmanager
+def modes_kept(model):
+    """Put each module of a model back into its own mode, training or evaluation, after the block."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 def count_parameters(model):
     """Number of weights that training changes."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -21,15 +21,12 @@ import yaml
 from common.parameters import WHERE, ParameterError, check_parameters, describe
 from common.record import check_installation
 from course import index, notebooks, page, publish
+from course.sessions import UsageError, all_sessions, find_session
 
 ROOT = notebooks.ROOT
 # `python -m papermill`, with what course/__init__.py does for its start
 PAPERMILL = [sys.executable, "-c", "import course; from papermill.__main__ import papermill; papermill()"]
 SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
-
-
-class UsageError(Exception):
-    """The command cannot be carried out as given; the message is one sentence that says what to do."""
 
 
 class StoppedError(Exception):
@@ -127,30 +124,21 @@ def hours(text):
     return value
 
 
-def find_session(name):
-    """The notebook of the session whose name begins with `name`; raises UsageError if there is not just one."""
-    found = [path for path in notebooks.sessions() if path.parent.name.startswith(name)]
-    if len(found) != 1:
-        names = ", ".join(path.parent.name for path in notebooks.sessions())
-        raise UsageError(f"{name!r} names {len(found)} sessions, it must name one of {names}.")
-    return found[0]
-
-
 # ---------------------------------------------------------------------------------------------------------------
 # course run
 
 
 def run(options):
     check_installation()
-    source = find_session(options.session)
-    schema = notebooks.schema_of(notebooks.read_notebook(source))
+    session = find_session(options.session)
+    schema = session.schema
     chosen = dict(options.parameter) | ({"seed": options.seed} if options.seed is not None else {})
     if {"checkpoint", "weights"} & set(chosen):
         raise UsageError("`course run` itself says where checkpoint and weights lie; papermill lets you choose.")
     chosen = check_parameters(schema, {name: parse(schema, name, text) for name, text in chosen.items()})
-    values = profile_parameters(source, schema, options.profile) | chosen
+    values = session.parameters(options.profile) | chosen
     name = run_name({name: rule["default"] for name, rule in schema.items()} | values, chosen)
-    execute(source, values, Path(options.profile) / source.parent.name / name, options.time_limit * 3600)
+    execute(session.path, values, Path(options.profile) / session.name / name, options.time_limit * 3600)
 
 
 def parse(schema, name, text):
@@ -160,20 +148,6 @@ def parse(schema, name, text):
         return types[schema[name]["type"]](text.lower() if schema[name]["type"] == "boolean" else text)
     except (ValueError, KeyError):
         return text
-
-
-def profile_parameters(source, schema, profile):
-    """What a profile changes in the parameters cell: nothing for "full", the lines of quick.yaml for "quick"."""
-    if profile == "full":
-        return {}
-    path = source.parent / "quick.yaml"
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as error:
-        raise UsageError(f"{path} is no YAML: {notebooks.first_line(error)}") from None
-    if not isinstance(values, dict):
-        raise UsageError(f"{path} must have lines like name: value.")
-    return check_parameters(schema, values)
 
 
 def run_name(values, chosen):
@@ -290,9 +264,9 @@ def run_publish(options):
     if options.notebooks and options.notebooks[0].suffix == ".zip":
         return publish_zip(options)
     if options.rerender:
-        for path in notebooks.sessions():
-            if notebooks.results(path.parent):
-                publish.rerender(path.parent.name)
+        for session in all_sessions():
+            if notebooks.results(session.folder):
+                publish.rerender(session.folder)
     else:
         print(f"{publish.publish(options.notebooks, options.to) / 'README.md'}")
     if not options.to:
@@ -326,23 +300,23 @@ def run_check(options):
         print(problem)
     if problems:
         raise RunError(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}.")
-    print(f"All {len(notebooks.sessions())} sessions are complete, and everything fits together.")
+    print(f"All {len(all_sessions())} sessions are complete, and everything fits together.")
 
 
 def run_verify(options):
     from common import data
     from course import verify
 
-    paths = [find_session(options.session)] if options.session else notebooks.sessions()
+    sessions = [find_session(options.session)] if options.session else all_sessions()
     failed = 0
-    for path in paths:
+    for session in sessions:
         try:
-            print(verify.verify(path.parent, note=options.note), flush=True)
+            print(verify.verify(session, note=options.note), flush=True)
         except (notebooks.PublishError, data.DataError) as error:
             print(error, flush=True)
             failed += 1
     if failed:
-        raise RunError(f"{failed} of {len(paths)} sessions could not be verified.")
+        raise RunError(f"{failed} of {len(sessions)} sessions could not be verified.")
 
 
 def describe_networks(options):
@@ -388,8 +362,8 @@ def accuracies(name):
         if any(publish.recipe(record) != publish.recipe(records[0]) for record in records):
             raise UsageError(f"{where} has runs with different parameters: compare runs of one kind.")
     else:
-        where = find_session(where).parent.name
-        records = notebooks.results(notebooks.SESSIONS / where)
+        session = find_session(where)
+        where, records = session.name, notebooks.results(session.folder)
     groups = {group["name"]: group["values"] for group in page.groups(records)}
     if variant not in groups:
         raise UsageError(f"{name!r}: {where} has results of {', '.join(groups) or 'no variant'}.")
@@ -410,7 +384,7 @@ def fetch_data(options):
 
 def list_sessions(options):
     where = "runs/quick" if options.quick else "sessions"
-    folders = [(path, ROOT / where / path.parent.name) for path in notebooks.sessions()]
+    folders = {session.name: ROOT / where / session.name for session in all_sessions()}
     print(f"{'session':24} {'variant':8} {'parameters':>10} {'test accuracy':>22} {'seconds':>8}  where")
     for row in page.overview(folders):
         accuracy = f"{page.percent(row)} (n = {row['n']})"
@@ -421,4 +395,4 @@ def list_sessions(options):
 
 
 def list_parameters(options):
-    print(describe(notebooks.schema_of(notebooks.read_notebook(find_session(options.session)))))
+    print(describe(find_session(options.session).schema))

@@ -5,9 +5,10 @@ import tomllib
 
 import nbformat
 
-from course.notebooks import ROOT, RUN_ALL, PublishError, find_cell, read_notebook, results, sessions
+from course.notebooks import ROOT, RUN_ALL, PublishError, find_cell, read_notebook, results
 from course.page import escape_markdown, groups, headline, page_title, percent
 from course.publish import turn, write_files
+from course.sessions import all_sessions
 
 BOOTSTRAP = """\
 # Find the course's code; where this notebook stands alone, as in Colab, fetch it.
@@ -39,7 +40,7 @@ def badges():
     """The notebooks with badges and bootstrap cells, the README with its index and link to the site: {path: text}."""
     repository, release = repository_and_release()
     files = {}
-    for path in [*sessions(), RUN_ALL]:
+    for path in [*(session.path for session in all_sessions()), RUN_ALL]:
         notebook = read_notebook(path)
         lines = (
             "![Python 3.11 or newer](https://img.shields.io/badge/python-3.11%2B-3776ab)\n"
@@ -96,9 +97,9 @@ def _site():
 
 
 def _heads():
-    """The headline of each session that has results: {path of its notebook: group}."""
-    found = {path: results(path.parent) for path in sessions()}
-    return {path: headline(read_notebook(path), groups(records)) for path, records in found.items() if records}
+    """The headline of each session that has results: {its name: group}."""
+    found = [(session, results(session.folder)) for session in all_sessions()]
+    return {session.name: headline(session, groups(records)) for session, records in found if records}
 
 
 def _index(heads):
@@ -106,14 +107,14 @@ def _index(heads):
     columns = ["session", "what it teaches", "parameters", "receptive field"]
     columns += ["test accuracy (mean ± sd)", "claimed", "an epoch"]
     lines = [f"| {' | '.join(columns)} | |", "| --- " * (len(columns) + 1) + "|"]
-    for path in sessions():
-        source, records = read_notebook(path), results(path.parent)
-        course = source.metadata.course
-        link = f"[{page_title(source, records)}](sessions/{path.parent.name}/{'README.md' if records else path.name})"
-        badge = f"[![Open in Colab]({COLAB_BADGE})]({colab_address(path)})"
-        row = [link, course.teaches, "", "", "not run yet", course.claimed, "", badge]
+    for session in all_sessions():
+        records = results(session.folder)
+        page = "README.md" if records else session.path.name
+        link = f"[{page_title(session, records)}](sessions/{session.name}/{page})"
+        badge = f"[![Open in Colab]({COLAB_BADGE})]({colab_address(session.path)})"
+        row = [link, session.teaches, "", "", "not run yet", session.claimed, "", badge]
         if records:
-            head = heads[path]
+            head = heads[session.name]
             epoch = head["seconds"] / len(records[0]["history"])
             row[2:5] = f"{head['parameters']:,}", str(head["field"]), f"{percent(head)} (n = {head['n']})"
             row[6] = f"{epoch:.2g} s, {escape_markdown(head['device'])}"
@@ -124,9 +125,9 @@ def _index(heads):
     return "\n".join(lines)
 
 
-def _number(path):
-    """The number of a session, from the name of its folder: "6" of s06_under_10k."""
-    return path.parent.name[1:3].lstrip("0")
+def _number(name):
+    """The number of a session, from its name: "6" of s06_under_10k."""
+    return name[1:3].lstrip("0")
 
 
 def _journey(heads):
@@ -136,10 +137,10 @@ def _journey(heads):
 
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
-    for path, head in heads.items():
+    for name, head in heads.items():
         spread = [[head["mean"] - head["low"]], [head["high"] - head["mean"]]]
         axes.errorbar(head["parameters"], head["mean"], spread, fmt="o", capsize=4)
-        axes.annotate(f" {_number(path)}", (head["parameters"], head["mean"]), fontsize=12, va="bottom")
+        axes.annotate(f" {_number(name)}", (head["parameters"], head["mean"]), fontsize=12, va="bottom")
     ticks = [0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99, 0.993, 0.995, 0.997, 0.998]
     axes.set(xscale="log", yscale="logit", xlabel="parameters", ylabel="test accuracy")
     axes.set_yticks(ticks, [f"{100 * tick:g} %" for tick in ticks])
@@ -150,7 +151,7 @@ def _journey(heads):
 
 
 def _journey_in_words(heads):
-    points = [f"session {_number(path)} {percent(head)} with {head['parameters']:,}" for path, head in heads.items()]
+    points = [f"session {_number(name)} {percent(head)} with {head['parameters']:,}" for name, head in heads.items()]
     return "Test accuracy against the number of parameters: " + "; ".join(points) + "."
 
 

@@ -1,4 +1,4 @@
-"""Sessions, their notebooks and the records in them."""
+"""Notebooks and the records in them."""
 
 import ast
 import hashlib
@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat.reader
 
 from common.parameters import read_schema
-from common.record import MIME, lesson_hashes
+from common.record import MIME
 from course.record_form import find_fault
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,19 +69,6 @@ def _plain_code(cell):
         raise PublishError(f"The cell {cell.get('id')!r} is not plain Python: {first_line(error)}.") from None
 
 
-def run_digest(session, profile):
-    """SHA-256 of what decides the runs of a session and profile: when it changes, they have to be executed again.
-
-    For the quick profile this includes common/; for the full one a change there is for the tests to judge, because
-    hours of training hang on it.
-    """
-    notebook = read_notebook(SESSIONS / session / "session.ipynb")
-    parts = [source_digest(notebook), json.dumps(schema_of(notebook))]
-    if profile == "quick":
-        parts += [(SESSIONS / session / "quick.yaml").read_text(encoding="utf-8"), json.dumps(lesson_hashes())]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
 def read_record(notebook, name):
     """The record in the last output of an executed notebook; `name` is how to call the notebook in an error."""
     for output in find_cell(notebook, "record").get("outputs", []):
@@ -98,11 +85,6 @@ def check_record(record, name):
     """Raise PublishError if this is not a record of a run; `name` is how to call it in the error."""
     if why := find_fault(record):
         raise PublishError(f"{name} has a record of another form ({first_line(why)}): execute it again.")
-
-
-def sessions():
-    """The notebooks of all sessions, in order."""
-    return sorted(SESSIONS.glob("s*/session.ipynb"))
 
 
 def results(folder):
@@ -130,17 +112,6 @@ def _read_json(path, form, default):
     if not isinstance(content, form):
         raise PublishError(f"{path} is damaged: it is no JSON {form.__name__}.")
     return content
-
-
-def runs(source):
-    """The (variant, seed) pairs of a session's full profile, those of the headline first.
-
-    For each variant `course.seeds` says how many seeds there are, counted from 0, or lists them.
-    """
-    course = source.metadata.course
-    variants = sorted(course.seeds, key=lambda variant: (variant != course.headline, variant))
-    seeds = {variant: range(seeds) if isinstance(seeds, int) else seeds for variant, seeds in course.seeds.items()}
-    return [(variant, seed) for variant in variants for seed in seeds[variant]]
 
 
 def run_of(record):

@@ -9,21 +9,21 @@ import statistics
 from pathlib import Path
 
 from course.compare import difference
-from course.notebooks import PublishError, committed, first_line, results, run_of, schema_of, tags
+from course.notebooks import PublishError, committed, first_line, results, run_of, tags
 
 
-def render(source, executed, records, verified=None):
+def render(session, executed, records, verified=None):
     """The README of a session and its images, {path: content}.
 
-    The page is `source` with the outputs of `executed`, the run shown, matched by cell id; the figures at the head come
-    from `records`, the run shown first; `verified` says when the weights were evaluated again.
+    The page is the session's notebook with the outputs of `executed`, the run shown, matched by cell id; the figures at
+    the head come from `records`, the run shown first; `verified` says when the weights were evaluated again.
     """
     from nbconvert import MarkdownExporter
     from traitlets.config import Config
 
-    page = copy.deepcopy(source)
+    page = copy.deepcopy(session.notebook)
     page.cells = [cell for cell in page.cells if not tags(cell) & {"bootstrap", "record"}]
-    page.cells[0].source = page.cells[0].source.replace(source_title(source), page_title(source, records), 1)
+    page.cells[0].source = page.cells[0].source.replace(_title(session), page_title(session, records), 1)
     # Colab keeps the id of a cell in its metadata.
     outputs = {cell.get("id", cell.metadata.get("id")): cell.get("outputs", []) for cell in executed.cells}
     for cell in page.cells:
@@ -36,7 +36,7 @@ def render(source, executed, records, verified=None):
         filters={"escape_markdown": escape_markdown, "code": code, "fence": fence},
         config=config,
     )
-    resources = {"output_files_dir": "images", "course": {**summary(source, page, records), "verified": verified}}
+    resources = {"output_files_dir": "images", "course": {**summary(session, page, records), "verified": verified}}
     try:
         text, resources = exporter.from_notebook_node(page, resources)
     except ValueError as error:  # two images with one name, or one that is not in base64
@@ -46,41 +46,41 @@ def render(source, executed, records, verified=None):
     return {"README.md": text, **resources["outputs"]}
 
 
-def source_title(source):
+def _title(session):
     """The title of a session, as its notebook has it."""
-    return source.cells[0].source.splitlines()[0].removeprefix("# ")
+    return session.notebook.cells[0].source.splitlines()[0].removeprefix("# ")
 
 
-def page_title(source, records):
+def page_title(session, records):
     """The title of a session's page: it says so where the network has another width than in the full profile."""
-    default = schema_of(source).get("width", {}).get("default")
+    default = session.schema.get("width", {}).get("default")
     widths = sorted({record["params"].get("width", default) for record in records} - {default})
-    return source_title(source) + (f" (width {', '.join(map(str, widths))})" if widths else "")
+    return _title(session) + (f" (width {', '.join(map(str, widths))})" if widths else "")
 
 
-def summary(source, page, records):
+def summary(session, page, records):
     """What the template shows besides the notebook."""
     found = groups(records)
-    head = headline(source, found)
+    head = headline(session, found)
     headings = [line[3:] for cell in page.cells for line in cell.source.splitlines() if line.startswith("## ")]
     data, shown = records[0]["dataset"], records[0]
     return {
-        "session": shown["session"],
+        "session": session.name,
         "profile": shown["profile"],
-        "claimed": source.metadata.course.claimed,
+        "claimed": session.claimed,
         "dataset": data,
         "groups": found,
         "head": head,
         "differences": _differences(found, head),
         "standard_error": (head["mean"] * (1 - head["mean"]) / data["test"]) ** 0.5,
-        "changed": _changed(source, records),
+        "changed": _changed(session.schema, records),
         "contents": [(heading, _anchor(heading)) for heading in [*headings, "Where this comes from"]],
         "devices": sorted({_device(record) for record in records}),
         "runs": [f"{variant}, seed {seed}" for variant, seed in map(run_of, records)],
         "shown": shown,
         "weights_committed": committed(shown),
-        "command": _command(shown, schema_of(source)),
-        "parameters": {name: shown["params"][name] for name in schema_of(source) if name in shown["params"]},
+        "command": _command(shown, session.schema),
+        "parameters": {name: shown["params"][name] for name in session.schema if name in shown["params"]},
     }
 
 
@@ -95,9 +95,9 @@ def groups(records):
     ]
 
 
-def headline(source, groups):
-    """The group that stands for the session: the one that its notebook names, else the first."""
-    return next((group for group in groups if group["name"] == source.metadata.course.headline), groups[0])
+def headline(session, groups):
+    """The group that stands for the session: the one that its session.yaml names, else the first."""
+    return next((group for group in groups if group["name"] == session.headline), groups[0])
 
 
 def _results(record):
@@ -180,10 +180,10 @@ def percent(measure):
     return f"{100 * measure['mean']:.2f}{spread} %"
 
 
-def _changed(source, records):
+def _changed(schema, records):
     """What differs from the full profile in any run, besides what runs are meant to differ in."""
     changed = {}
-    for name, rule in schema_of(source).items():
+    for name, rule in schema.items():
         values = {record["params"].get(name, rule["default"]) for record in records} - {rule["default"]}
         if values and name not in ("variant", "seed"):
             changed[name] = f"{name} = {', '.join(map(str, sorted(values)))} instead of {rule['default']}"
@@ -257,9 +257,8 @@ def _entities(match):
 
 
 def overview(folders):
-    """One row a session and variant: what `course list` prints."""
+    """One row a session and variant, from the folders {name of the session: its page's}: what `course list` prints."""
     rows = []
-    for source_path, folder in folders:
-        records = results(folder)
-        rows += [{"session": source_path.parent.name, **group} for group in groups(records)]
+    for name, folder in folders.items():
+        rows += [{"session": name, **group} for group in groups(results(folder))]
     return rows

@@ -1,13 +1,11 @@
 """From executed notebooks to a session's README.md, images/, results.json, executed.ipynb and weights.safetensors."""
 
 import json
-import os
 import re
-import shutil
 import tempfile
 import zlib
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
@@ -15,8 +13,9 @@ import nbformat
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 
+from common.files import hash_file, replacing
 from common.parameters import WHERE, ParameterError, check_parameters, find_parameters
-from common.record import MIME, hash_file, record_line
+from common.record import MIME, record_line
 from course.notebooks import (
     ROOT,
     SESSIONS,
@@ -27,11 +26,11 @@ from course.notebooks import (
     read_record,
     results,
     run_of,
-    schema_of,
     source_digest,
     verification,
 )
 from course.page import render
+from course.sessions import read_session
 
 
 @contextmanager
@@ -52,24 +51,22 @@ def publish(paths, folder=None):
     sessions = {record["session"] for record in records.values()}
     if len(sessions) != 1:
         raise PublishError(f"These are runs of {', '.join(sorted(sessions))}: publish one session at a time.")
-    session = sessions.pop()
-    if not (SESSIONS / session / "session.ipynb").exists():
-        raise PublishError(f"There is no session {session} here.")
-    source = read_notebook(SESSIONS / session / "session.ipynb")
-    headline = source.metadata.course.headline
-    paths = sorted(paths, key=lambda path: (records[path]["variant"] != headline, run_of(records[path])))
-    own = SESSIONS / session
+    own = SESSIONS / sessions.pop()
+    if not (own / "session.ipynb").exists():
+        raise PublishError(f"There is no session {own.name} here.")
+    session = read_session(own)
+    paths = sorted(paths, key=lambda path: (records[path]["variant"] != session.headline, run_of(records[path])))
     folder = folder or own
     published = folder.resolve() == own.resolve()
     if not published:
         _check_folder(folder)
-    _check(source, [records[path] for path in paths], paths, published)
+    _check(session, [records[path] for path in paths], paths, published)
     for path in paths:
         _check_evidence(notebooks[path], records[path], path)
     shown = paths[0]
     files = {"executed.ipynb": nbformat.writes(_portable(notebooks[shown])) + "\n"}
     files["results.json"] = json.dumps([records[path] for path in paths], indent=1) + "\n"
-    files |= render(source, notebooks[shown], [records[path] for path in paths])
+    files |= render(session, notebooks[shown], [records[path] for path in paths])
     if committed(records[shown]):
         weights = shown.with_suffix(".safetensors")
         if not weights.exists() or hash_file(weights) != records[shown]["weights"]["sha256"]:
@@ -104,14 +101,15 @@ def unpacked(path):
 
 
 @turn()
-def rerender(session):
+def rerender(folder):
     """Make a published README again, from its executed notebook and results, with today's prose."""
-    folder = SESSIONS / session
     executed = read_notebook(folder / "executed.ipynb")
-    source, records = read_notebook(folder / "session.ipynb"), results(folder)
-    if source_digest(source) != source_digest(executed):
-        raise PublishError(f"The results of {session} are those of other code than session.ipynb has: run it again.")
-    _write_page(folder, render(source, executed, records, verification(folder)))
+    session, records = read_session(folder), results(folder)
+    if source_digest(session.notebook) != source_digest(executed):
+        raise PublishError(
+            f"The results of {folder.name} are those of other code than session.ipynb has: run it again."
+        )
+    _write_page(folder, render(session, executed, records, verification(folder)))
 
 
 def _check_folder(folder):
@@ -122,9 +120,9 @@ def _check_folder(folder):
         raise PublishError(f"{folder} has a README.md or images that are no published page: choose another folder.")
 
 
-def _check(source, records, paths, published):
+def _check(session, records, paths, published):
     """Raise PublishError where a record does not fit the source or the other records."""
-    deciding, schema = source_digest(source), schema_of(source)
+    deciding, schema = source_digest(session.notebook), session.schema
     for path, record in zip(paths, records, strict=True):
         if record["source_sha256"] != deciding:
             raise PublishError(f"{path} was executed from other code than session.ipynb has today: execute it again.")
@@ -192,21 +190,18 @@ def _portable(notebook):
 
 def write_files(folder, files):
     """Write all files beside their places first, then rename each: none is ever there by half."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".publish-") as temporary:
+    with ExitStack() as stack:
         for name, content in files.items():
-            path = Path(temporary) / name
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        for name in files:
-            (folder / name).parent.mkdir(exist_ok=True)
-            os.replace(Path(temporary) / name, folder / name)
+            unfinished = stack.enter_context(replacing(folder / name))
+            unfinished.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
 def _write_page(folder, files):
     """Write a session's page, and delete the images that it does not show any more."""
-    for unfinished in folder.glob(".publish-*"):  # of a process that was killed: it is our turn, so nobody writes there
-        shutil.rmtree(unfinished)
+    for unfinished in folder.glob(
+        "*.unfinished"
+    ):  # of a process that was killed: we hold the lock, nobody writes there
+        unfinished.unlink()
     write_files(folder, files)
     for image in (folder / "images").glob("*"):
         if f"images/{image.name}" not in files:

@@ -12,12 +12,14 @@ from statistics import mean
 
 from safetensors import deserialize
 
-from course import index, notebooks
+from course import index
 from course.notebooks import ROOT, read_notebook, results, tags, verification
 from course.page import groups, headline, page_title, percent
+from course.sessions import all_sessions
 
 DOCS = ROOT / "docs"
 REPOSITORY, RELEASE = index.repository_and_release()
+WEIGHTS = "weights.safetensors"
 FIRST = "s03_first_convnet"  # read first: session 2 uses what session 3 explains
 
 
@@ -26,21 +28,19 @@ class PageError(Exception):
 
 
 def sessions():
-    """The folders of the sessions in the order in which they are read."""
-    return sorted(
-        (path.parent for path in notebooks.sessions()), key=lambda folder: (folder.name != FIRST, folder.name)
-    )
+    """The sessions in the order in which they are read."""
+    return sorted(all_sessions(), key=lambda session: (session.name != FIRST, session.name))
 
 
 def write():
     """Write the pages of sessions, exercises and modules into docs/, and remove those of what is gone."""
     pages = {}
-    for folder in sessions():
-        pages[f"sessions/{folder.name}.md"] = session_page(folder)
-        if (folder / "weights.safetensors").exists():
-            pages[f"sessions/{folder.name}.svg"] = filters(folder / "weights.safetensors")
-        if has_exercises(folder):
-            pages[f"exercises/{folder.name}.md"] = exercises_page(folder)
+    for session in sessions():
+        pages[f"sessions/{session.name}.md"] = session_page(session)
+        if (session.folder / WEIGHTS).exists():
+            pages[f"sessions/{session.name}.svg"] = filters(session.folder / WEIGHTS)
+        if has_exercises(session):
+            pages[f"exercises/{session.name}.md"] = exercises_page(session.folder)
     for path in (ROOT / "common").glob("[!_]*.py"):
         pages[f"common/{path.stem}.md"] = module_page(path.stem)
     for part in ("sessions", "exercises", "common"):
@@ -54,24 +54,24 @@ def write():
             path.write_text(text, encoding="utf-8")
 
 
-def session_page(folder):
+def session_page(session):
     """A session's README with its buttons; in the navigation its exercises come below it."""
-    name = folder.name
-    text = f"# {title(folder)}\n\n{local(buttons(folder), 'docs/index.md', f'docs/sessions/{name}.md')}\n\n"
-    if (folder / "README.md").exists():
+    name = session.name
+    text = f"# {title(session)}\n\n{local(buttons(session), 'docs/index.md', f'docs/sessions/{name}.md')}\n\n"
+    if (session.folder / "README.md").exists():
         text += f"```{{include}} ../../sessions/{name}/README.md\n:start-after: <!-- /badges -->\n```\n"
     else:
         text += f"Not run yet: see [its notebook](../../sessions/{name}/session.ipynb).\n"
-    if has_exercises(folder):
+    if has_exercises(session):
         text += f"\n```{{toctree}}\n:hidden:\n\nExercises <../exercises/{name}>\n```\n"
     return text
 
 
-def buttons(folder):
+def buttons(session):
     """What one can do with a session: open it in Colab, solve its exercises, draw for its network. Paths from docs/."""
-    name = folder.name
-    links = [f"[Open in Colab]({index.colab_address(folder / 'session.ipynb')}){{.button}}"]
-    if has_exercises(folder):
+    name = session.name
+    links = [f"[Open in Colab]({index.colab_address(session.path)}){{.button}}"]
+    if has_exercises(session):
         links.append(f"[Exercises](../sessions/{name}/exercises.ipynb){{.button}}")
     networks = json.loads((DOCS / "demo" / "networks.json").read_text(encoding="utf-8"))["networks"]
     if any(network["id"] == name and network["weights"] for network in networks):
@@ -79,13 +79,13 @@ def buttons(folder):
     return " ".join(links)
 
 
-def has_exercises(folder):
-    return (folder / "exercises.ipynb").exists()
+def has_exercises(session):
+    return (session.folder / "exercises.ipynb").exists()
 
 
-def title(folder):
+def title(session):
     """The title of a session's page."""
-    return page_title(read_notebook(folder / "session.ipynb"), results(folder))
+    return page_title(session, results(session.folder))
 
 
 def exercises_page(folder):
@@ -132,25 +132,25 @@ def plain(lines):
 def glance():
     """The table of all networks: what they reached over seeds or draws, and their size."""
     rows = []
-    for folder in sessions():
-        for group in groups(results(folder)):
+    for session in sessions():
+        for group in groups(results(session.folder)):
             reached = f"{percent(group)} (n = {group['n']})"
             spread = f"{100 * group['low']:.2f} to {100 * group['high']:.2f} %"
-            rows.append([link(folder), group["name"], reached, spread, f"{group['parameters']:,}"])
+            rows.append([link(session), group["name"], reached, spread, f"{group['parameters']:,}"])
     return table(["session", "network", "test accuracy", "lowest to highest", "parameters"], rows)
 
 
 def runs():
     """The table of all records: one row a run."""
     rows = []
-    for folder in sessions():
-        verified = verification(folder)
-        for position, record in enumerate(results(folder)):
+    for session in sessions():
+        verified = verification(session.folder)
+        for position, record in enumerate(results(session.folder)):
             draws = sum("draw" in part for part in record["metrics"].get("parts", []))
             threads = f", {record['threads']} thread{'s' if record['threads'] > 1 else ''}"
             rows.append(
                 [
-                    link(folder),
+                    link(session),
                     record["variant"],
                     str(record["seed"]),
                     f"{100 * record['metrics']['test_accuracy']:.2f} %"
@@ -167,9 +167,9 @@ def runs():
     return table(heads, rows)
 
 
-def link(folder):
+def link(session):
     """The number of a session, as a link to its page: "6" of s06_under_10k."""
-    return f"[{int(folder.name[1:3])}](sessions/{folder.name}.md)"
+    return f"[{int(session.name[1:3])}](sessions/{session.name}.md)"
 
 
 def table(heads, rows):
@@ -196,18 +196,19 @@ def cards():
     return "\n".join(map(card, sessions()))
 
 
-def card(folder):
-    notebook, records, name = read_notebook(folder / "session.ipynb"), results(folder), folder.name
+def card(session):
+    records, name = results(session.folder), session.name
     facts = "Not run yet"
     if records:
-        head = headline(notebook, groups(records))
+        head = headline(session, groups(records))
         facts = f"{head['parameters']:,} parameters, {percent(head)}"
     picture = ""
-    if (folder / "weights.safetensors").exists():
+    if (session.folder / WEIGHTS).exists():
         picture = f"![Filters of the first layer of session {int(name[1:3])}, as trained](sessions/{name}.svg)\n\n  "
-    teaches = notebook.metadata.course.teaches
-    teaches = teaches[0].upper() + teaches[1:] + "."
-    return f"- {picture}**[{title(folder)}](sessions/{name}.md)**\n\n  {teaches}\n\n  *{facts}*\n\n  {buttons(folder)}"
+    teaches = session.teaches[0].upper() + session.teaches[1:] + "."
+    return (
+        f"- {picture}**[{title(session)}](sessions/{name}.md)**\n\n  {teaches}\n\n  *{facts}*\n\n  {buttons(session)}"
+    )
 
 
 CELL, GAP = 10, 6  # pixels: a weight, and the distance of two filters

@@ -29,6 +29,15 @@ def digits():
     return data.load("digits")
 
 
+DESCRIPTION = """
+teaches: nothing
+claimed: 50 %
+headline: A
+seeds: {A: 2}
+network: skeleton()
+quick: {profile: quick}
+"""
+
 COLAB = """
 import sys
 import types
@@ -119,13 +128,12 @@ class Course:
             new_markdown_cell("## What was learned\n\nNothing.", id="learnings"),
             new_code_cell(record, id="record", metadata={"tags": ["record"]}),
         ]
-        course = {"teaches": "nothing", "claimed": "50 %", "headline": "A", "seeds": {"A": 2}}
         kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        notebook = new_notebook(cells=cells, metadata={"course": course, "kernelspec": kernel})
+        notebook = new_notebook(cells=cells, metadata={"kernelspec": kernel})
         folder = self.root / "sessions" / name
         folder.mkdir()
         nbformat.write(notebook, folder / "session.ipynb")
-        (folder / "quick.yaml").write_text("profile: quick\n")
+        (folder / "session.yaml").write_text(DESCRIPTION)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import pickle
+import re
 import struct
 import tarfile
 import zlib
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 from bs4 import BeautifulSoup
-from conftest import ROOT
+from conftest import DESCRIPTION, ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -27,11 +28,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_data import folder  # noqa: F401 (a fixture)
 
-from common import data, download
+from common import data, download, image_folder
 from common.parameters import ParameterError, check_parameters, describe, find_parameters, read_schema
 from common.record import MIME, record_line
 from course import cli, notebooks, page, publish, verify
 from course.notebooks import PublishError
+from course.sessions import UsageError, read_session
 
 
 def few(examples):
@@ -161,15 +163,37 @@ def test_a_time_limit_that_is_none_is_refused(command, limit):
 
 
 @pytest.mark.parametrize(
-    "text",
+    "quick",
     ["", "- epochs", "epochs: [", "1: 2", "epochs: !!python/object/apply:os.mkdir [outside]", "epochs: 1e3", "\xff"],
 )
-def test_a_broken_quick_profile_is_named(tmp_path, monkeypatch, text):
+def test_a_broken_quick_profile_is_named(tmp_path, monkeypatch, quick):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "quick.yaml").write_bytes(text.encode("latin-1"))
-    with pytest.raises((cli.UsageError, ParameterError)):
-        cli.profile_parameters(tmp_path / "session.ipynb", SCHEMA, "quick")
+    nbformat.write(notebook_of(CELL), tmp_path / "session.ipynb")
+    text = DESCRIPTION.replace("quick: {profile: quick}", f"quick:\n  {quick}")
+    (tmp_path / "session.yaml").write_bytes(text.encode("latin-1"))
+    with pytest.raises((UsageError, ParameterError)):
+        read_session(tmp_path).parameters("quick")
     assert not (tmp_path / "outside").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("teaches: nothing\n", "", "'teaches' is a required property"),
+        ("claimed: 50 %", "claimed: 50", "claimed: 50 is not of type 'string'"),
+        ("claimed: 50 %", "claimed: 50 %\nepochs: 3", "'epochs' was unexpected"),
+        ("skeleton()", "__import__('os').mkdir('outside')", "network: "),
+        ("seeds: {A: 2}", "seeds: 2", "seeds: 2 is not of type 'object'"),
+    ],
+)
+def test_a_broken_description_of_a_session_is_named(tmp_path, old, new, message):
+    assert old in DESCRIPTION
+    (tmp_path / "session.yaml").write_text(DESCRIPTION.replace(old, new))
+    with pytest.raises(UsageError, match=re.escape(message)):
+        read_session(tmp_path)
+    (tmp_path / "session.yaml").unlink()
+    with pytest.raises(UsageError, match="No such file"):
+        read_session(tmp_path)
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -196,8 +220,7 @@ def notebook_of(parameters=PARAMETERS, outputs=(), record=None):
     if record:
         evidence = {MIME: record, "text/plain": record_line(record)}
         cells[-1].outputs = [new_output("display_data", data=evidence)]
-    course = {"teaches": "nothing", "claimed": "50 %", "headline": "A", "seeds": {"A": 1}}
-    return new_notebook(cells=cells, metadata={"course": course})
+    return new_notebook(cells=cells)
 
 
 class Session:
@@ -209,6 +232,7 @@ class Session:
         (root / "runs").mkdir()
         (root / "logs").mkdir()
         nbformat.write(notebook_of(), root / "sessions" / "s99_test" / "session.ipynb")
+        (root / "sessions" / "s99_test" / "session.yaml").write_text(DESCRIPTION)
         save_file({"weight": torch.zeros(2)}, self.executed.with_suffix(".safetensors"))
         self.record = notebooks.results(ROOT / "sessions" / "s06_under_10k")[0]
         del self.record["source_sha256"]
@@ -432,7 +456,7 @@ def weights(tmp_path, monkeypatch):
     source = ROOT / "sessions" / "s06_under_10k"
     target = tmp_path / "s06_under_10k"
     target.mkdir()
-    for name in ("results.json", "weights.safetensors"):
+    for name in ("session.yaml", "results.json", "weights.safetensors"):
         (target / name).write_bytes((source / name).read_bytes())
     dataset = type("Dataset", (), {"sha256": notebooks.results(source)[0]["dataset"]["sha256"]})
     monkeypatch.setattr(data, "load", lambda name: dataset)
@@ -465,7 +489,7 @@ def drop_a_layer(path):
 def test_weights_of_another_form_are_refused_and_run_no_code(weights, spoil):
     spoil(weights)
     with pytest.raises(PublishError, match="not that of this network") as error:
-        verify.verify(weights.parent, "cpu")
+        verify.verify(read_session(weights.parent), "cpu")
     assert "\n" not in str(error.value)
     assert not (weights.parent / "outside").exists()
 
@@ -483,7 +507,7 @@ def test_a_pickle_is_not_published_as_weights(session):
 def test_weights_without_a_record_are_not_verified(weights):
     (weights.parent / "results.json").write_text("[]")
     with pytest.raises(PublishError, match="there is no record of the run"):
-        verify.verify(weights.parent, "cpu")
+        verify.verify(read_session(weights.parent), "cpu")
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -497,7 +521,7 @@ def test_bytes_that_are_no_image_are_named(tmp_path_factory, start, content):
     path = tmp_path_factory.getbasetemp() / "image.png"
     path.write_bytes(start + content)
     with pytest.raises(data.DataError, match=r"image\.png"):
-        data._read_image(path)
+        image_folder._read_image(path)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "1", "RGBA", "CMYK", "LA"])

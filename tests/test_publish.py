@@ -1,5 +1,6 @@
 """Publishing: what a page says, what is refused, and that nothing is left by half."""
 
+import dataclasses
 import json
 import statistics
 
@@ -10,6 +11,7 @@ from conftest import Course
 from common.record import MIME, record_line
 from course import notebooks
 from course.notebooks import find_cell
+from course.sessions import find_session
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +119,8 @@ def test_named_parts_are_groups_and_their_differences_are_weighed(mine):
 
     for path in runs_of(mine):
         change_record(path, split)
-    change(page(mine) / "session.ipynb", lambda notebook: notebook.metadata.course.update(headline="better"))
+    description = page(mine) / "session.yaml"
+    description.write_text(description.read_text().replace("headline: A", "headline: better"))
     assert mine("publish", *runs_of(mine)).returncode == 0
     readme = (page(mine) / "README.md").read_text()
     assert "| worse | 50.50 % ± 0.71 (n = 2) | 50.00 % to 51.00 % | 2 of 2 | 80.00 % ± 0.00 | 5 |" in readme
@@ -298,9 +301,8 @@ def test_another_width_than_that_of_the_full_profile_stands_in_the_title(mine):
 
 
 def test_seeds_are_counted_or_listed():
-    course = {"seeds": {"all": [0], "one": [1, 2], "B": 2}, "headline": "B"}
-    source = nbformat.v4.new_notebook(metadata={"course": course})
-    assert notebooks.runs(source) == [("B", 0), ("B", 1), ("all", 0), ("one", 1), ("one", 2)]
+    session = dataclasses.replace(find_session("s06"), headline="B", seeds={"all": [0], "one": [1, 2], "B": 2})
+    assert session.runs() == [("B", 0), ("B", 1), ("all", 0), ("one", 1), ("one", 2)]
 
 
 def test_a_page_is_replaced_as_a_whole(mine):
@@ -308,4 +310,4 @@ def test_a_page_is_replaced_as_a_whole(mine):
     (page(mine) / "images" / "old.png").write_bytes(b"old")
     assert mine("publish", *runs_of(mine)).returncode == 0
     assert not (page(mine) / "images" / "old.png").exists()
-    assert not list(page(mine).glob(".publish-*"))
+    assert not list(page(mine).rglob("*.unfinished"))

@@ -12,12 +12,12 @@ from conftest import ROOT
 
 from common.parameters import WHERE, check_parameters
 from course import notebooks
-from course.cli import profile_parameters
+from course.sessions import all_sessions
 
-SOURCES = notebooks.sessions()
-PUBLISHED = [path for path in SOURCES if (path.parent / "results.json").exists()]
-each_session = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.parent.name)
-each_published = pytest.mark.parametrize("source", PUBLISHED, ids=lambda path: path.parent.name)
+SESSIONS = all_sessions()
+PUBLISHED = [session for session in SESSIONS if (session.folder / "results.json").exists()]
+each_session = pytest.mark.parametrize("session", SESSIONS, ids=lambda session: session.name)
+each_published = pytest.mark.parametrize("session", PUBLISHED, ids=lambda session: session.name)
 
 
 def read(path):
@@ -25,11 +25,11 @@ def read(path):
 
 
 @each_session
-def test_a_source_is_without_outputs_and_complete(source):
-    notebook = read(source)
+def test_a_source_is_without_outputs_and_complete(session):
+    notebook = read(session.path)
     nbformat.validate(notebook)
     assert notebook.metadata.kernelspec.name == "python3"
-    assert set(notebook.metadata) == {"course", "kernelspec", "language_info"}
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
     assert all(not cell.get("outputs") and cell.get("execution_count") is None for cell in notebook.cells)
     for tag in ("bootstrap", "parameters", "record"):
         notebooks.find_cell(notebook, tag)
@@ -41,16 +41,16 @@ def test_a_source_is_without_outputs_and_complete(source):
 
 
 @each_session
-def test_parameters_fit_their_own_schema(source):
-    schema = notebooks.schema_of(read(source))
+def test_parameters_fit_their_own_schema(session):
+    schema = session.schema
     defaults = {name: rule["default"] for name, rule in schema.items()}
     assert check_parameters(schema, defaults) == defaults
     assert {"profile", "dataset", "variant", "seed", "target"} <= set(schema)
     assert {"data_dir", "checkpoint", "weights", "device"} <= set(schema) & WHERE
-    quick = profile_parameters(source, schema, "quick")
+    quick = session.parameters("quick")
     assert quick["profile"] == "quick"
     assert quick["dataset"] == "digits"
-    assignments = ast.parse(notebooks.find_cell(read(source), "parameters").source).body
+    assignments = ast.parse(notebooks.find_cell(session.notebook, "parameters").source).body
     assert [node.targets[0].id for node in assignments] == list(schema), "a line without its # @param"
 
 
@@ -86,8 +86,8 @@ def test_the_requirements_name_the_packages_of_the_course():
 
 
 @each_published
-def test_results_are_strict_json(source):
+def test_results_are_strict_json(session):
     def refuse(name):
         pytest.fail(f"{name} is no JSON")
 
-    json.loads((source.parent / "results.json").read_text(encoding="utf-8"), parse_constant=refuse)
+    json.loads((session.folder / "results.json").read_text(encoding="utf-8"), parse_constant=refuse)

@@ -97,16 +97,16 @@ def test_hints_and_solutions_are_folded_and_the_solution_comes_last(session_with
 
 def test_every_record_is_a_row_and_those_whose_weights_are_committed_are_verified():
     rows = pages.runs().splitlines()[2:]
-    records = [record for folder in pages.sessions() for record in results(folder)]
+    records = [record for session in pages.sessions() for record in results(session.folder)]
     assert len(rows) == len(records) > 0
     for row, record in zip(rows, records, strict=True):
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         assert cells[1:3] == [record["variant"], str(record["seed"])]
         assert float(cells[3].split()[0]) == round(100 * record["metrics"]["test_accuracy"], 2)
         assert cells[7] == record["finished"][:10]
-    for folder in pages.sessions():
-        verified = [row for row in rows if pages.link(folder) in row and not row.endswith("|  |")]
-        assert len(verified) == (folder / "verified.json").exists()
+    for session in pages.sessions():
+        verified = [row for row in rows if pages.link(session) in row and not row.endswith("|  |")]
+        assert len(verified) == (session.folder / "verified.json").exists()
 
 
 def test_a_picture_of_filters_shows_the_weights(tmp_path):
