@@ -22,6 +22,7 @@ suppress_warnings = ["myst.header"]  # the first heading of a part of a README i
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_copybutton"]
 myst_enable_extensions = ["attrs_inline", "dollarmath", "substitution"]
 myst_heading_anchors = 4
+pages.write()  # before the tables and lists, whose links lead to these pages
 myst_substitutions = {
     name: pages.local(getattr(pages, name)(), "docs/index.md", "docs/index.md")
     for name in ("begin", "cards", "glance", "runs")
@@ -70,7 +71,6 @@ log = logging.getLogger(__name__)
 
 
 def setup(app):
-    app.connect("builder-inited", lambda app: pages.write())
     app.connect("source-read", read_page)
     app.connect("include-read", read_included)
     app.connect("autodoc-process-docstring", plain_docstring)
