@@ -236,8 +236,10 @@ def filters(weights, count=8):
 
 def first_layer(weights):
     """The kernels of the convolution that sees the image, in a file of weights: each a list of rows of numbers."""
-    layers = dict(deserialize(weights.read_bytes()))
-    (layer,) = (layer for layer in layers.values() if len(layer["shape"]) == 4 and layer["shape"][1] in (1, 3))
+    layers = [
+        layer for name, layer in deserialize(weights.read_bytes()) if "/" not in name
+    ]  # of the session's headline
+    (layer,) = (layer for layer in layers if len(layer["shape"]) == 4 and layer["shape"][1] in (1, 3))
     _, channels, height, width = layer["shape"]
     values = array("f", layer["data"])
     rows = [values[start : start + width] for start in range(0, len(values), width)]

@@ -114,7 +114,10 @@ def test_a_picture_of_filters_shows_the_weights(tmp_path):
     from safetensors.torch import save_file
 
     kernels = torch.tensor([[[[1.0, -2.0], [0.5, 0.0]]], [[[0.0, 0.0], [0.0, 1.0]]]])  # (2, 1, 2, 2)
-    save_file({"0.weight": kernels, "1.weight": torch.ones(4, 2, 3, 3)}, tmp_path / "weights.safetensors")
+    save_file(
+        {"0.weight": kernels, "1.weight": torch.ones(4, 2, 3, 3), "step 1/0.weight": -kernels},
+        tmp_path / "weights.safetensors",
+    )
     assert pages.first_layer(tmp_path / "weights.safetensors") == kernels[:, 0].tolist()
     squares = re.findall(r'fill="(.*?)" fill-opacity="(.*?)"', pages.filters(tmp_path / "weights.safetensors"))
     assert squares[:3] == [(pages.ORANGE, "0.50"), (pages.BLUE, "1.00"), (pages.ORANGE, "0.25")]
