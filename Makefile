@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 help:
 	@echo 'make run      execute every session in the quick profile (embedded digits, no download), results in runs/quick'
-	@echo 'make test     run all tests'
+	@echo 'make test     check style and notebooks, run all tests'
 	@echo 'make test-slurm   run the test of the batch on a Slurm cluster; needs root, slurm-wlm and munge'
 	@echo 'make test-colab   run the notebooks with the versions of packages that Colab has (5 GB more)'
 	@echo 'make full     execute every session in full: all variants and seeds on the real data (hours on a CPU)'
@@ -20,6 +20,8 @@ run: .venv/done
 
 # One worker more than cores, because some tests wait for others to end.
 test: .venv/done
+	@ruff check --quiet . && ruff format --quiet --check .
+	@nbstripout --verify --keep-id sessions/*/session.ipynb sessions/run_all.ipynb
 	@OMP_NUM_THREADS=1 pytest -n $$(($(CORES) + 1)) --dist loadfile --no-loadscope-reorder
 
 test-slurm: .venv/slurm
