@@ -5,16 +5,18 @@ import subprocess
 
 from common.files import hash_file
 from common.parameters import PLACE_PARAMETERS
+from course.evidence import check_notebook, contradictions
 from course.index import badges
 from course.notebooks import (
     ROOT,
-    committed,
+    PublishError,
     read_notebook,
     read_record,
     results,
     run_of,
     source_digest,
     verification,
+    weights_files,
 )
 from course.page import render
 from course.sessions import all_sessions
@@ -53,12 +55,26 @@ def check_session(session):
         yield f"{name}: the results are not those of today's parameters or of the full profile."
     if read_record(executed, "executed.ipynb") != records[0]:
         yield f"{name}: results.json does not begin with the record in executed.ipynb."
-    weights = folder / "weights.safetensors"
-    if weights.exists() != committed(records[0]):
-        yield f"{name}: weights.safetensors should {'not ' * weights.exists()}be there."
-    elif weights.exists() and hash_file(weights) != records[0]["weights"]["sha256"]:
-        yield f"{name}: weights.safetensors is not the file that the record names."
+    for why in contradictions(records):
+        yield f"{name}: {why}"
+    try:
+        check_notebook(executed, records[0], "executed.ipynb")
+    except PublishError as error:
+        yield f"{name}: {error}"
+    yield from check_weights(folder, weights_files(records))
     yield from check_page(folder, render(session, executed, records, verification(folder)))
+
+
+def check_weights(folder, files):
+    """Yield where the weights beside a page are not those of its records, {path: record}."""
+    for path in [folder / "weights.safetensors", *folder.glob("weights/*")]:
+        if path.exists() and path.relative_to(folder).as_posix() not in files:
+            yield f"{folder.name}: {path.relative_to(folder)} should not be there."
+    for name, record in files.items():
+        if not (folder / name).exists():
+            yield f"{folder.name}: {name} should be there."
+        elif hash_file(folder / name) != record["weights"]["sha256"]:
+            yield f"{folder.name}: {name} is not the file that the record names."
 
 
 def check_page(folder, files):

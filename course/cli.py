@@ -59,7 +59,9 @@ def parse_arguments(arguments):
 
     command = commands.add_parser("publish", help="make a session's README, images and results from executed notebooks")
     command.add_argument("notebooks", nargs="*", type=Path, help="all runs of one session, or a zip of run_all.ipynb")
-    command.add_argument("--to", type=Path, metavar="FOLDER", help="publish there; quick runs are refused elsewhere")
+    command.add_argument(
+        "--to", type=named_path, metavar="FOLDER", help="publish there; quick runs are refused elsewhere"
+    )
     command.add_argument("--rerender", action="store_true", help="make the published READMEs again with today's prose")
     command.set_defaults(command=run_publish)
 
@@ -79,7 +81,9 @@ def parse_arguments(arguments):
         "before", help="SESSION:VARIANT of the published results, or FOLDER:VARIANT of executed notebooks"
     )
     command.add_argument("after", help="the same")
-    command.add_argument("--plot", type=Path, metavar="FILE", help="draw both distributions, as .png, .svg or .pdf")
+    command.add_argument(
+        "--plot", type=named_path, metavar="FILE", help="draw both distributions, as .png, .svg or .pdf"
+    )
     command.set_defaults(command=run_compare)
 
     command = commands.add_parser("data", help="download a data set, or check the one that is there")
@@ -94,6 +98,13 @@ def parse_arguments(arguments):
     command.add_argument("session", help="its name or the beginning of it, such as s06")
     command.set_defaults(command=list_parameters)
     return parser.parse_args(arguments)
+
+
+def named_path(text):
+    """A file or folder from the command line; an empty text would mean the present folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("give a name; the present folder is .")
+    return Path(text)
 
 
 def hours(text):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from course.compare import difference
 from course.measures import device, groups, headline, percent
-from course.notebooks import PublishError, committed, first_line, run_of, tags
+from course.notebooks import PublishError, first_line, run_of, tags, weights_files
 
 
 def render(session, executed, records, verified=None):
@@ -78,7 +78,7 @@ def summary(session, page, records):
         "devices": sorted({device(record) for record in records}),
         "runs": [f"{variant}, seed {seed}" for variant, seed in map(run_of, records)],
         "shown": shown,
-        "weights_committed": committed(shown),
+        "weights": list(weights_files(records)),
         "command": _command(shown, session.schema),
         "parameters": {name: shown["params"][name] for name in session.schema if name in shown["params"]},
     }

@@ -123,6 +123,7 @@ class Course:
             new_code_cell(f"from common.record import Run\nrun = Run({name!r}, In, globals())", id="start"),
             new_code_cell(code, id="work"),
             new_markdown_cell("## What was learned\n\nNothing.", id="learnings"),
+            new_code_cell("print(f'{accuracy:.2%}')", id="shown", metadata={"tags": ["show"]}),
             new_code_cell(record, id="record", metadata={"tags": ["record"]}),
         ]
         kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}

@@ -30,8 +30,8 @@ from test_data import folder  # noqa: F401 (a fixture)
 
 from common import data, download, image_folder
 from common.parameters import ParameterError, check_parameters, describe, find_parameters, read_schema
-from common.record import MIME, record_line
-from course import cli, notebooks, page, publish, verify
+from common.record import MIME, VERSION, record_line
+from course import cli, evidence, notebooks, page, publish, verify
 from course.notebooks import PublishError
 from course.sessions import UsageError, read_session
 
@@ -76,6 +76,9 @@ variant = "A"  # @param ["A", "B"]
 epochs = 20  # @param {"type": "integer", "min": 1, "max": 100}
 lr = 0.1  # @param {"type": "number", "min": 0}
 bfloat16 = False  # @param {"type": "boolean"}
+profile = "full"  # @param ["full", "quick"]
+seed = 0  # @param {"type": "integer", "min": 0}
+weights = ""  # @param {"type": "string"}
 """
 SCHEMA = read_schema(CELL)
 
@@ -205,6 +208,7 @@ variant = "A"  # @param ["A"]
 seed = 0  # @param {"type": "integer", "min": 0}
 target = 0.5  # @param {"type": "number", "min": 0, "max": 1}
 dataset = "mnist"  # @param {"type": "string"}
+weights = ""  # @param {"type": "string"}
 """
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 
@@ -217,9 +221,14 @@ def notebook_of(parameters=PARAMETERS, outputs=(), record=None):
         new_code_cell("accuracy = 0.5", id="work", outputs=list(outputs)),
         new_code_cell("run.finish()", id="record", metadata={"tags": ["record"]}),
     ]
+    for number, cell in enumerate(cells[1:], 1):
+        cell.execution_count = number if record else None
     if record:
-        evidence = {MIME: record, "text/plain": record_line(record)}
-        cells[-1].outputs = [new_output("display_data", data=evidence)]
+        shown = f"{record['metrics']['test_accuracy']:.2%}"
+        cells[2].outputs.append(new_output("display_data", data={"text/plain": shown}))
+        record["outputs_sha256"] = evidence.outputs_of(new_notebook(cells=cells)).sha256()
+        written = {MIME: record, "text/plain": record_line(record)}
+        cells[-1].outputs = [new_output("display_data", data=written)]
     return new_notebook(cells=cells)
 
 
@@ -236,8 +245,10 @@ class Session:
         save_file({"weight": torch.zeros(2)}, self.executed.with_suffix(".safetensors"))
         self.record = notebooks.results(ROOT / "sessions" / "s06_under_10k")[0]
         del self.record["source_sha256"]
-        self.record |= {"session": "s99_test", "variant": "A", "seed": 0}
+        self.record |= {"session": "s99_test", "variant": "A", "seed": 0, "schema": VERSION, "executed": 3}
         self.record["params"] = {name: rule["default"] for name, rule in read_schema(PARAMETERS).items()}
+        del self.record["params"]["weights"]
+        self.record["metrics"]["parameters"] = 2
         self.record["weights"]["sha256"] = publish.hash_file(self.executed.with_suffix(".safetensors"))
 
     def publish(self, notebook):
@@ -306,7 +317,8 @@ def test_text_of_a_notebook_does_not_come_alive(session, text):
         record = copy.deepcopy(session.record)
         record |= {"device": text, "versions": {"torch": text, text: "1"}}
         record["dataset"]["name"] = record["params"]["dataset"] = text
-        record["metrics"]["parts"] = [{"part": part, "test_accuracy": 0.5} for part in (text, text, "b", "b")]
+        accuracy = record["metrics"]["test_accuracy"]
+        record["metrics"]["parts"] = [{"part": part, "test_accuracy": accuracy} for part in (text, text, "b", "b")]
         return session.publish(notebook_of(parameters, outputs_with(text), record))
 
     page = page_of(text)
@@ -428,7 +440,8 @@ def test_a_command_to_repeat_a_run_is_one_command():
 
 
 def test_runs_that_measure_different_things_are_refused(session):
-    parts = [{"test_accuracy": 0.5, "sum_accuracy": 0.5}, {"test_accuracy": 0.5}]
+    whole = {"test_accuracy": session.record["metrics"]["test_accuracy"]}
+    parts = [{**whole, "sum_accuracy": whole["test_accuracy"]}, whole]
     record = replaced(session.record, ("metrics",), {**session.record["metrics"], "parts": parts})
     with pytest.raises(PublishError, match="do not all measure the same accuracies"):
         session.publish(notebook_of(record=record))
