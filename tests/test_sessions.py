@@ -3,8 +3,6 @@
 import ast
 import json
 import re
-import subprocess
-import sys
 
 import nbformat
 import pytest
@@ -66,14 +64,6 @@ def test_badges_and_bootstrap_come_from_one_place(own_course):
     for path in before:
         assert "colab.research.google.com/github/me/fork/blob/main/sessions/" in path.read_text()
         assert "https://github.com/me/fork" in notebooks.find_cell(read(path), "bootstrap").source
-
-
-def test_code_style():
-    for command in (["check"], ["format", "--check"]):
-        process = subprocess.run(
-            [sys.executable, "-m", "ruff", *command, "."], cwd=ROOT, capture_output=True, text=True
-        )
-        assert process.returncode == 0, process.stdout
 
 
 def test_the_requirements_name_the_packages_of_the_course():
