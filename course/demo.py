@@ -36,12 +36,18 @@ def networks_json():
     images = json.loads((PAGE / "images.json").read_text(encoding="utf-8"))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     source = f"{project['project']['urls']['Repository']}/tree/{project['tool']['course']['release']}"
-    networks = [json.dumps(entry) for path in sessions() for entry in describe_session(path.parent, images)]
-    return f'{{"source": {json.dumps(source)}, "networks": [\n' + ",\n".join(networks) + "\n]}\n"
+    entries = [json.dumps(entry) for entry, _ in networks(images)]
+    return f'{{"source": {json.dumps(source)}, "networks": [\n' + ",\n".join(entries) + "\n]}\n"
 
 
-def describe_session(folder, images):
-    """What the demo knows of each network of a session; none if it has no images of the session's data set."""
+def networks(images):
+    """Yield (description, untrained network) of all networks of the sessions whose data set is in `images`."""
+    for path in sessions():
+        yield from session_networks(path.parent, images)
+
+
+def session_networks(folder, images):
+    """Yield (description, untrained network) of the networks of one session."""
     records = results(folder)
     dataset = images.get(records[0]["dataset"]["name"]) if records else None
     if not dataset:
@@ -56,7 +62,7 @@ def describe_session(folder, images):
         weights = folder / f"weights{ending}.safetensors"
         network = build()
         described = describe(network, *examples(network, dataset))
-        yield {
+        entry = {
             "id": f"{folder.name}{ending}",
             "session": folder.name,
             "title": f"{title}, {name}" if name else title,
@@ -69,6 +75,7 @@ def describe_session(folder, images):
             "outputs": outputs(folder.name, record, described, dataset["classes"]),
             **described,
         }
+        yield entry, network
 
 
 def examples(network, images):

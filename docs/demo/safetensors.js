@@ -16,8 +16,8 @@ const TYPES = {
 export function readSafetensors(buffer) {
   const header = readHeader(buffer);
   const tensors = {};
-  for (const [name, { dtype, shape, data_offsets: offsets }] of Object.entries(header.entries)) {
-    if (name === "__metadata__" || !(dtype in TYPES)) continue;
+  for (const [name, { dtype, shape, data_offsets: offsets }] of header.entries) {
+    if (!(dtype in TYPES)) continue;
     const [size, read] = TYPES[dtype];
     const [begin, end] = offsets.map((offset) => offset + header.end);
     if (end > buffer.byteLength || end - begin !== size * shape.reduce((a, b) => a * b, 1)) {
@@ -36,11 +36,15 @@ function readHeader(buffer) {
   const length = Number(new DataView(buffer).getBigUint64(0, true));
   if (length > buffer.byteLength - 8) throw refused;
   try {
-    const entries = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(buffer.slice(8, 8 + length)));
-    return { entries, end: 8 + length };
+    const header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(buffer.slice(8, 8 + length)));
+    delete header.__metadata__;
+    const entries = Object.entries(header);
+    const whole = entries.every(([, { shape, data_offsets: offsets }]) => [shape, offsets].flat().every(Number.isInteger));
+    if (whole) return { entries, end: 8 + length };
   } catch {
-    throw refused;
+    // It is no JSON, or null.
   }
+  throw refused;
 }
 
 /** A float16, given as its 16 bits: one for the sign, five for the exponent, ten for the fraction. */
