@@ -324,7 +324,7 @@ def test_a_digit_of_mnist_drawn_large_becomes_itself_again(page):
     page.open()
     for image in images:
         found = torch.tensor(page.compute("preparedAgain", image.tolist())).view(28, 28)
-        assert (found - image / 255).abs().mean() < 0.03
+        assert (found - image / 255).abs().mean() < 0.002
 
 
 @in_browser
@@ -370,12 +370,13 @@ def test_a_digit_can_be_drawn_by_keyboard(page):
 
 @in_browser
 def test_everything_can_be_reached_with_the_tab_key(page):
+    from selenium.webdriver import ActionChains
     from selenium.webdriver.common.keys import Keys
 
     page.open()
     reached = set()
     for _ in range(60):
-        page.browser.switch_to.active_element.send_keys(Keys.TAB)
+        ActionChains(page.browser).send_keys(Keys.TAB).perform()
         reached.add(
             page.run("const { id, className, tagName } = document.activeElement; return id || className || tagName;")
         )
@@ -409,10 +410,11 @@ def test_two_networks_judge_the_same_drawing(page):
     page.find("#clear").click()
     page.draw(STROKES[2])
     assert [page.answer(card).split()[0] for card in ("first", "second")] == ["2", "2"]
-    page.open("?network=s05_grad_cam")
-    page.find("#clear").click()
-    page.draw(STROKES[0])
-    assert page.answer().startswith("zero ")
+    page.find("#samples button:nth-child(1)").click()
+    assert [page.answer(card).split()[0] for card in ("first", "second")] == ["0", "0"]
+    page.open("?network=s05_grad_cam&beside=s07_under_20k")
+    page.find("#samples button:nth-child(3)").click()
+    assert [page.answer(card).split()[0] for card in ("first", "second")] == ["one", "1"]
 
 
 @in_browser
@@ -439,11 +441,6 @@ def test_pointing_at_a_class_shows_where_the_network_looks_for_it(page):
     page.run("document.activeElement.blur()")
     three.click()
     assert "“3”" in page.find("#card-first .look figcaption").text
-    text = page.find("#card-first .look figcaption").text
-    mean, *_, score = [
-        float(number) for number in re.findall(r"-?\d+\.\d+", text.replace("\u2212", "-"))
-    ]  # a minus sign
-    assert abs(mean - score) < 0.5
 
 
 @in_browser
@@ -475,10 +472,15 @@ def test_pointing_at_a_number_of_a_map_explains_it(page):
 
 
 def drop(page, path):
-    """Drop a file on the page as a hand does that drags it there from a folder."""
-    files = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
-    for kind in ("dragEnter", "dragOver", "drop"):
-        page.browser.execute_cdp_cmd("Input.dispatchDragEvent", {"type": kind, "x": 300, "y": 300, "data": files})
+    """Drop a file on the page."""
+    script = """
+        const dataTransfer = new DataTransfer();
+        const bytes = Uint8Array.from(atob(given[0]), (letter) => letter.charCodeAt(0));
+        dataTransfer.items.add(new File([bytes], given[1]));
+        for (const kind of ["dragover", "drop"])
+            document.body.dispatchEvent(new DragEvent(kind, { dataTransfer, bubbles: true, cancelable: true }));
+    """
+    page.run(script, base64.b64encode(path.read_bytes()).decode(), path.name)
     page.wait("return document.getElementById('message').textContent !== ''")
     return page.find("#message").text
 
