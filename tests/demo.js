@@ -3,7 +3,7 @@
 import { blocksOf, heatMap, inspect } from "/docs/demo/explain.js";
 import { forward } from "/docs/demo/forward.js";
 import { normalise, prepare } from "/docs/demo/prepare.js";
-import { readSafetensors } from "/docs/demo/safetensors.js";
+import { pick, readSafetensors } from "/docs/demo/safetensors.js";
 
 const { networks } = await (await fetch("/docs/demo/networks.json")).json();
 const read = {};
@@ -11,7 +11,7 @@ const read = {};
 /** Judge one image with a network; `inputs` are the numbers of each of its inputs. */
 async function judge(id, inputs) {
   const network = networks.find((entry) => entry.id === id);
-  read[id] ??= readSafetensors(await (await fetch(`/${network.weights}`)).arrayBuffer());
+  read[id] ??= pick(readSafetensors(await (await fetch(`/${network.weights}`)).arrayBuffer()), network.prefix);
   const given = Object.entries(network.inputs).map(([name, shape], at) => [name, { shape, data: Float32Array.from(inputs[at]) }]);
   return { network, tensors: read[id], maps: forward(network.layers, read[id], Object.fromEntries(given)) };
 }
@@ -19,6 +19,13 @@ async function judge(id, inputs) {
 /** The numbers of all layers, one behind the other. */
 export async function mapsOf(id, inputs) {
   const { network, maps } = await judge(id, inputs);
+  return encode(network.layers.flatMap(({ name }) => [...maps.get(name).data]));
+}
+
+/** The same for a network that is not in networks.json, whose file of weights is given as text. */
+export function mapsOfOther(network, text, inputs) {
+  const given = Object.entries(network.inputs).map(([name, shape], at) => [name, { shape, data: Float32Array.from(inputs[at]) }]);
+  const maps = forward(network.layers, readSafetensors(bytesOf(text).buffer), Object.fromEntries(given));
   return encode(network.layers.flatMap(({ name }) => [...maps.get(name).data]));
 }
 
@@ -52,7 +59,7 @@ export async function wrongExplanations(id, inputs) {
 
 /** The answers of a network to images, given as the bytes of all their pixels. */
 export async function answers(id, text, mean, std) {
-  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)), found = [];
+  const bytes = bytesOf(text), found = [];
   for (let at = 0; at < bytes.length; at += 784) {
     const image = { shape: [1, 28, 28], data: Float32Array.from(bytes.subarray(at, at + 784), (byte) => byte / 255) };
     const { maps } = await judge(id, [normalise(image, mean, std).data]);
@@ -70,8 +77,11 @@ export function preparedAgain(image) {
 
 /** The tensor `some` of a file. */
 export function readSome(text) {
-  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-  return Array.from(readSafetensors(bytes.buffer).some.data);
+  return Array.from(readSafetensors(bytesOf(text).buffer).some.data);
+}
+
+function bytesOf(text) {
+  return Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 }
 
 /** Numbers as text: their float32 bytes in base 64. */

@@ -209,7 +209,9 @@ def trained():
     found = {}
     for entry, network in demo.networks(IMAGES):
         if entry["weights"]:
-            network.load_state_dict(load_file(ROOT / entry["weights"]))
+            tensors, prefix = load_file(ROOT / entry["weights"]), entry["prefix"]
+            own = {name: tensors[prefix + name] for name in network.state_dict()}
+            network.load_state_dict(own)
             found[entry["id"]] = entry, network.eval()
     return found
 
@@ -249,15 +251,38 @@ def test_logits_and_all_maps_are_those_of_pytorch(page, trained, name):
     page.open()
     for number in range(20):
         given = [part[number].flatten().tolist() for part in inputs]
-        found = decode(page.compute("mapsOf", name, given))
-        sizes = [torch.Size(layer["shape"]).numel() for layer in entry["layers"]]
-        found = dict(zip([layer["name"] for layer in entry["layers"]], found.split(sizes), strict=True))
-        last = found[entry["layers"][-1]["name"]]
-        assert (last - logits[number]).abs().max() < 1e-4, f"image {number}"
-        compared = [layer for layer in found if layer in expected]
-        assert len(compared) > len(found) * 0.8  # all but residual adds and concatenations, whose ReLU is compared
-        for layer in compared:
-            assert (found[layer] - expected[layer][number].flatten()).abs().max() < 1e-3, f"image {number}, {layer}"
+        found = page.compute("mapsOf", name, given)
+        compare_maps(entry["layers"], found, {layer: maps[number] for layer, maps in expected.items()}, logits[number])
+
+
+def compare_maps(layers, found, expected, logits):
+    """The maps of all layers as the browser sent them, against PyTorch's for the same image."""
+    sizes = [torch.Size(layer["shape"]).numel() for layer in layers]
+    found = dict(zip([layer["name"] for layer in layers], decode(found).split(sizes), strict=True))
+    assert (found[layers[-1]["name"]] - logits).abs().max() < 1e-4
+    compared = [layer for layer in found if layer in expected]
+    assert (
+        len(compared) > len(found) * 0.8
+    )  # all but residual adds and concatenations; the ReLU behind them is compared
+    for layer in compared:
+        assert (found[layer] - expected[layer].flatten()).abs().max() < 1e-3, layer
+
+
+@in_browser
+def test_a_residual_network_with_weights_in_float16(page, tmp_path):
+    torch.manual_seed(0)
+    network = model.resnet18(width=8)
+    network(torch.randn(64, 3, 32, 32))  # batch norm gets statistics
+    network.half().float().eval()
+    save_file({name: tensor.half() for name, tensor in network.state_dict().items()}, tmp_path / "half.safetensors")
+    text = base64.b64encode((tmp_path / "half.safetensors").read_bytes()).decode()
+    entry = describe(network, torch.zeros(1, 3, 32, 32))
+    images = sprite("cifar10")[:20].float() / 255
+    expected, logits = maps_of(network, [images])
+    page.open()
+    for number, image in enumerate(images):
+        found = page.compute("mapsOfOther", entry, text, [image.flatten().tolist()])
+        compare_maps(entry["layers"], found, {layer: maps[number] for layer, maps in expected.items()}, logits[number])
 
 
 class WithDigit(nn.Module):

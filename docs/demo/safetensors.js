@@ -55,6 +55,12 @@ function fromHalf(bits) {
   return sign * 2 ** (exponent - 25) * (1024 + fraction);
 }
 
+/** The tensors of one network in a file that holds several: their names begin with `prefix`, those of the main one with nothing. */
+export function pick(tensors, prefix) {
+  const own = Object.keys(tensors).filter((name) => name.startsWith(prefix) && !name.slice(prefix.length).includes("/"));
+  return Object.fromEntries(own.map((name) => [name.slice(prefix.length), tensors[name]]));
+}
+
 /** Whether a file's tensors are those that a network needs; raises FileError, which says the first difference. */
 export function checkTensors(tensors, expected) {
   for (const [name, shape] of Object.entries(expected)) {
