@@ -12,9 +12,10 @@ import shutil
 import sys
 from pathlib import Path
 
-from course import notebooks
+from course.progress import show_progress
+from course.sessions import all_sessions
 
-SESSIONS = [path.parent.name for path in notebooks.sessions()]
+SESSIONS = {session.name: session for session in all_sessions()}
 
 # A second batch waits for the first. The lock lets go by itself when a batch is killed.
 if workflow.is_main_process and not workflow.output_settings.dryrun:
@@ -25,12 +26,12 @@ if workflow.is_main_process and not workflow.output_settings.dryrun:
     except BlockingIOError:
         print("Another batch is running here: waiting until it ends.", file=sys.stderr)
         fcntl.flock(lock, fcntl.LOCK_EX)
+    show_progress()
 
 
 def runs(session):
     """The runs of a session's full profile, as VARIANT-seed-K."""
-    source = notebooks.read_notebook(f"sessions/{session}/session.ipynb")
-    return [f"{variant}-seed-{seed}" for variant, seed in notebooks.runs(source)]
+    return [f"{variant}-seed-{seed}" for variant, seed in SESSIONS[session].runs()]
 
 
 def quick_runs(session):
@@ -62,7 +63,7 @@ rule execute:
     log:
         "logs/{profile}/{session}/{variant}-seed-{seed}.error",
     params:
-        digest=lambda wildcards: notebooks.run_digest(wildcards.session, wildcards.profile),
+        digest=lambda run: SESSIONS[run.session].digest(run.profile, run.variant, run.seed),
     threads: 1
     resources:
         gpu=1 if shutil.which("nvidia-smi") else 0,

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-import yaml
 
 from common import data, model, train, utils
 from common.grad_cam import grad_cam, heat_maps
 from common.lr_finder import find_lr
 from common.many import fit_many
+from course.sessions import find_session
 
 
 def fastest(functions, repeats):
@@ -172,11 +172,10 @@ def quick_session():
     import papermill
 
     started = time.perf_counter()
-    folder = utils.ROOT / "sessions" / "s06_under_10k"
-    parameters = yaml.safe_load((folder / "quick.yaml").read_text(encoding="utf-8"))
+    session = find_session("s06")
     with tempfile.TemporaryDirectory() as out:
         notebook = papermill.execute_notebook(
-            folder / "session.ipynb", Path(out) / "out.ipynb", parameters, cwd=folder, progress_bar=False
+            session.path, Path(out) / "out.ipynb", session.quick, cwd=session.folder, progress_bar=False
         )
     wall = time.perf_counter() - started
     spent = dict.fromkeys(["imports", "data", "training", "plots and tables", "other cells"], 0.0)

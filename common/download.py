@@ -4,7 +4,6 @@ Several processes may ask for the same data set at once. What was downloaded or 
 """
 
 import gzip
-import hashlib
 import os
 import re
 import tarfile
@@ -18,6 +17,7 @@ from pathlib import Path
 from filelock import FileLock
 from tqdm import tqdm
 
+from common.files import hash_files, replacing
 from common.utils import interactive
 
 
@@ -84,7 +84,7 @@ def fetch_mnist(root):
             if missing:
                 file = (f"{name}.gz", size, md5)
                 archive = _download([file], [(mirror, file) for mirror in MNIST_MIRRORS], folder)
-                with _readable(archive), _atomic(path) as unfinished, gzip.open(archive) as source:
+                with _readable(archive), replacing(path) as unfinished, gzip.open(archive) as source:
                     unfinished.write_bytes(source.read())
                 archive.unlink()
     return _checked(folder, {name: sha256 for name, (*_, sha256) in MNIST_FILES.items()}, "MNIST")
@@ -106,7 +106,7 @@ def fetch_cifar10(root):
 
 def _make_cifar10(root, folder):
     if (root / "cifar-10-batches-py").exists():
-        with _atomic(folder) as unfinished:
+        with replacing(folder) as unfinished:
             _rewrite_pickles(root, unfinished)
         return
     archives = [CIFAR10_BINARY, CIFAR10_PYTHON]
@@ -120,7 +120,7 @@ def _make_cifar10(root, folder):
             if archive.name == CIFAR10_BINARY[0]:
                 os.replace(Path(temporary) / folder.name, folder)
         if archive.name == CIFAR10_PYTHON[0]:
-            with _atomic(folder) as unfinished:
+            with replacing(folder) as unfinished:
                 _rewrite_pickles(temporary, unfinished)
     if not there:
         archive.unlink()
@@ -227,23 +227,3 @@ def _readable(archive):
         yield
     except (tarfile.TarError, OSError, zlib.error, EOFError) as error:
         raise DataError(f"{archive} cannot be unpacked ({error}): make room, or delete it and try again.") from None
-
-
-@contextmanager
-def _atomic(path):
-    """Give a temporary path beside `path`, and rename it to `path` only when the block has ended well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
-        unfinished = Path(folder) / path.name
-        yield unfinished
-        os.replace(unfinished, path)
-
-
-def hash_files(paths, algorithm="sha256"):
-    """Hexadecimal digest over the bytes of the files, one after the other."""
-    digest = hashlib.new(algorithm)
-    for path in paths:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()

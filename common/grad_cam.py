@@ -1,9 +1,9 @@
 """Grad-CAM and Grad-CAM++: which part of an image speaks for a class."""
 
-from contextlib import contextmanager
-
 import torch
 import torch.nn.functional as F
+
+from common.utils import modes_kept
 
 
 def grad_cam(model, layer, images, classes=None):
@@ -52,7 +52,8 @@ def activations_and_gradients(model, layer, images, classes=None):
 
     hook = layer.register_forward_hook(keep)
     try:
-        with evaluation_mode(model), torch.enable_grad():
+        with modes_kept(model), torch.enable_grad():
+            model.eval()
             logits = model(images)
     finally:
         hook.remove()
@@ -74,15 +75,3 @@ def activations_and_gradients(model, layer, images, classes=None):
         scores = logits.gather(1, classes[:, None]).sum()  # no image influences the score of another
     (gradients,) = torch.autograd.grad(scores, kept[0])
     return kept[0].detach(), gradients
-
-
-@contextmanager
-def evaluation_mode(model):
-    """Put all modules into evaluation mode for the block, then each back into its own."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

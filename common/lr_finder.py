@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from common.train import answer, evaluate
+from common.utils import modes_kept
 
 
 @dataclass
@@ -135,20 +136,18 @@ def kept(model, optimizer, loader):
     tensors = [*model.parameters(), *model.buffers()]
     values = [tensor.detach().clone() for tensor in tensors]
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
-    modes = [(module, module.training) for module in model.modules()]
     state = copy.deepcopy(optimizer.state_dict())
     cpu, gpus, batches = torch.get_rng_state(), torch.cuda.get_rng_state_all(), loader.generator.get_state()
     model.zero_grad(set_to_none=True)  # the gradients kept above are not added to
     try:
-        yield
+        with modes_kept(model):
+            yield
     finally:
         with torch.no_grad():
             for tensor, value in zip(tensors, values, strict=True):
                 tensor.copy_(value)
         for parameter, gradient in gradients:
             parameter.grad = gradient
-        for module, training in modes:
-            module.training = training
         optimizer.load_state_dict(state)
         torch.set_rng_state(cpu)
         torch.cuda.set_rng_state_all(gpus)

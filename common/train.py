@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 import time
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,7 +12,8 @@ import torch.nn.functional as F
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from tqdm import tqdm
 
-from common.utils import interactive
+from common.files import replacing
+from common.utils import interactive, modes_kept
 
 
 @dataclass
@@ -163,17 +163,15 @@ def answer(model, inputs):
 
 @torch.no_grad()
 def predict(model, loader):
-    """The model's outputs, such as logits (N, classes), for all images of a loader; the model's mode is kept.
+    """The model's outputs, such as logits (N, classes), for all images of a loader; the modes of its modules are kept.
 
     Raises ValueError for a loader that shuffles or augments: its batches would not fit its targets.
     """
     if loader.shuffle or loader.augment:
         raise ValueError("Measure with a loader that neither shuffles nor augments.")
-    was_training = model.training
-    model.eval()
-    outputs = torch.cat([answer(model, inputs) for inputs, _ in loader])
-    model.train(was_training)
-    return outputs
+    with modes_kept(model):
+        model.eval()
+        return torch.cat([answer(model, inputs) for inputs, _ in loader])
 
 
 def evaluate(model, loader, loss=F.cross_entropy, metrics=ACCURACY):
@@ -233,9 +231,6 @@ class TrainingState:
 
     def save(self, path, history):
         """Write the checkpoint in one step: killed at any moment, either the old one or the new one is there."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(path.name + ".unfinished")
         state = {
             "settings": self.settings,
             "epochs": history.epochs,
@@ -246,8 +241,8 @@ class TrainingState:
             "cpu": torch.get_rng_state(),
             "gpu": torch.cuda.get_rng_state() if self.device == "cuda" else None,
         }
-        torch.save(state, unfinished)
-        os.replace(unfinished, path)
+        with replacing(path) as unfinished:
+            torch.save(state, unfinished)
 
     def load(self, path):
         """Put everything back to the end of the checkpoint's last epoch and return the history until then."""

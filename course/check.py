@@ -3,24 +3,24 @@
 import re
 import subprocess
 
-from common.parameters import WHERE
-from common.record import hash_file
+from common.files import hash_file
+from common.parameters import PLACE_PARAMETERS
+from course.evidence import check_notebook, contradictions
 from course.exercises import exercises
 from course.index import badges
 from course.notebooks import (
     ROOT,
-    committed,
+    PublishError,
     read_notebook,
     read_record,
     results,
     run_of,
-    runs,
-    schema_of,
-    sessions,
     source_digest,
     verification,
+    weights_files,
 )
 from course.page import render
+from course.sessions import all_sessions
 
 # A folder of somebody's machine: of a user, of Colab, a temporary one.
 LOCAL_PATH = re.compile(r"(?<![\w.])/(?:home|root|Users|work|tmp|content)/\w")
@@ -28,8 +28,8 @@ LOCAL_PATH = re.compile(r"(?<![\w.])/(?:home|root|Users|work|tmp|content)/\w")
 
 def check():
     """Yield what is wrong, one sentence each."""
-    for path in sessions():
-        yield from check_session(path)
+    for session in all_sessions():
+        yield from check_session(session)
     for command, files in {"badges": badges(), "exercises": exercises()}.items():
         for path, text in files.items():
             if not path.exists() or path.read_text(encoding="utf-8") != text:
@@ -37,32 +37,46 @@ def check():
     yield from local_paths()
 
 
-def check_session(path):
+def check_session(session):
     """Yield what is wrong with a session: results missing or of other code, or a page of other results."""
-    session, folder = path.parent.name, path.parent
-    source, records = read_notebook(path), results(folder)
+    folder, name = session.folder, session.name
+    records = results(folder)
     if not records:
-        yield f"{session}: nothing is published."
+        yield f"{name}: nothing is published."
         return
     executed = read_notebook(folder / "executed.ipynb")
-    digest = source_digest(source)
+    digest = source_digest(session.notebook)
     if {digest} != {source_digest(executed), *(record["source_sha256"] for record in records)}:
-        yield f"{session}: the deciding code has changed since its results: run it again."
+        yield f"{name}: the deciding code has changed since its results: run it again."
         return
-    missing = set(runs(source)) - {run_of(record) for record in records}
+    missing = set(session.runs()) - {run_of(record) for record in records}
     for variant, seed in sorted(missing):
-        yield f"{session}: there is no result of variant {variant}, seed {seed}."
-    names = set(schema_of(source)) - WHERE
-    if any(set(record["params"]) != names or record["profile"] != "full" for record in records):
-        yield f"{session}: the results are not those of today's parameters or of the full profile."
+        yield f"{name}: there is no result of variant {variant}, seed {seed}."
+    parameters = set(session.schema) - PLACE_PARAMETERS
+    if any(set(record["params"]) != parameters or record["profile"] != "full" for record in records):
+        yield f"{name}: the results are not those of today's parameters or of the full profile."
     if read_record(executed, "executed.ipynb") != records[0]:
-        yield f"{session}: results.json does not begin with the record in executed.ipynb."
-    weights = folder / "weights.safetensors"
-    if weights.exists() != committed(records[0]):
-        yield f"{session}: weights.safetensors should {'not ' * weights.exists()}be there."
-    elif weights.exists() and hash_file(weights) != records[0]["weights"]["sha256"]:
-        yield f"{session}: weights.safetensors is not the file that the record names."
-    yield from check_page(folder, render(source, executed, records, verification(folder)))
+        yield f"{name}: results.json does not begin with the record in executed.ipynb."
+    for why in contradictions(records):
+        yield f"{name}: {why}"
+    try:
+        check_notebook(executed, records[0], "executed.ipynb")
+    except PublishError as error:
+        yield f"{name}: {error}"
+    yield from check_weights(folder, weights_files(records))
+    yield from check_page(folder, render(session, executed, records, verification(folder)))
+
+
+def check_weights(folder, files):
+    """Yield where the weights beside a page are not those of its records, {path: record}."""
+    for path in [folder / "weights.safetensors", *folder.glob("weights/*")]:
+        if path.exists() and path.relative_to(folder).as_posix() not in files:
+            yield f"{folder.name}: {path.relative_to(folder)} should not be there."
+    for name, record in files.items():
+        if not (folder / name).exists():
+            yield f"{folder.name}: {name} should be there."
+        elif hash_file(folder / name) != record["weights"]["sha256"]:
+            yield f"{folder.name}: {name} is not the file that the record names."
 
 
 def check_page(folder, files):

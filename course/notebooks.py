@@ -1,4 +1,4 @@
-"""Sessions, their notebooks and the records in them."""
+"""Notebooks and the records in them."""
 
 import ast
 import hashlib
@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat.reader
 
 from common.parameters import read_schema
-from common.record import MIME, lesson_hashes
+from common.record import MIME
 from course.record_form import find_fault
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -16,7 +16,8 @@ SESSIONS = ROOT / "sessions"
 RUN_ALL = SESSIONS / "run_all.ipynb"  # no session: it executes them
 # Cells with these tags do not decide a result: they find the course, show what came out, or write it down.
 NOT_DECIDING = {"bootstrap", "parameters", "injected-parameters", "show", "record"}
-MAX_WEIGHTS = 5_000_000  # bytes; larger files of weights are not committed
+MAX_WEIGHTS = 6_000_000  # bytes of the weights of the run that a page shows; larger files are not committed
+MAX_OTHER_WEIGHTS = 1_000_000  # of each of its other runs
 
 
 class PublishError(Exception):
@@ -28,7 +29,15 @@ def read_notebook(path):
     try:
         notebook = nbformat.reader.reads(Path(path).read_text(encoding="utf-8"))
         nbformat.validate(notebook, version=4)
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, nbformat.ValidationError) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        KeyError,
+        AssertionError,
+        nbformat.ValidationError,
+    ) as error:
         raise PublishError(f"{path} is not a readable notebook: {first_line(error)}") from None
     return notebook
 
@@ -58,28 +67,15 @@ def schema_of(notebook):
 def source_digest(notebook):
     """SHA-256 of the code that decides the results, without comments and layout."""
     deciding = [cell for cell in notebook.cells if cell.cell_type == "code" and not tags(cell) & NOT_DECIDING]
-    return hashlib.sha256("\n".join(map(_plain_code, deciding)).encode()).hexdigest()
+    return hashlib.sha256("\n".join(map(plain_code, deciding)).encode()).hexdigest()
 
 
-def _plain_code(cell):
+def plain_code(cell):
     """The code of a cell without comments and layout; raises PublishError where it is not Python."""
     try:
         return ast.unparse(ast.parse(cell.source))
     except (SyntaxError, ValueError) as error:
         raise PublishError(f"The cell {cell.get('id')!r} is not plain Python: {first_line(error)}.") from None
-
-
-def run_digest(session, profile):
-    """SHA-256 of what decides the runs of a session and profile: when it changes, they have to be executed again.
-
-    For the quick profile this includes common/; for the full one a change there is for the tests to judge, because
-    hours of training hang on it.
-    """
-    notebook = read_notebook(SESSIONS / session / "session.ipynb")
-    parts = [source_digest(notebook), json.dumps(schema_of(notebook))]
-    if profile == "quick":
-        parts += [(SESSIONS / session / "quick.yaml").read_text(encoding="utf-8"), json.dumps(lesson_hashes())]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def read_record(notebook, name):
@@ -98,11 +94,6 @@ def check_record(record, name):
     """Raise PublishError if this is not a record of a run; `name` is how to call it in the error."""
     if why := find_fault(record):
         raise PublishError(f"{name} has a record of another form ({first_line(why)}): execute it again.")
-
-
-def sessions():
-    """The notebooks of all sessions, in order."""
-    return sorted(SESSIONS.glob("s*/session.ipynb"))
 
 
 def results(folder):
@@ -132,22 +123,26 @@ def _read_json(path, form, default):
     return content
 
 
-def runs(source):
-    """The (variant, seed) pairs of a session's full profile, those of the headline first.
-
-    For each variant `course.seeds` says how many seeds there are, counted from 0, or lists them.
-    """
-    course = source.metadata.course
-    variants = sorted(course.seeds, key=lambda variant: (variant != course.headline, variant))
-    seeds = {variant: range(seeds) if isinstance(seeds, int) else seeds for variant, seeds in course.seeds.items()}
-    return [(variant, seed) for variant in variants for seed in seeds[variant]]
-
-
 def run_of(record):
     """What tells the runs of a session apart: variant and seed."""
     return record["variant"], record["seed"]
 
 
-def committed(record):
-    """Whether the weights of a run stand beside its page: there are some, and they are not too large."""
-    return bool(record["weights"]) and record["weights"].get("bytes", 0) <= MAX_WEIGHTS
+def shared_parameters(record):
+    """The parameters of a run without those that may differ between the runs of a page."""
+    return {name: value for name, value in record["params"].items() if name not in ("variant", "seed")}
+
+
+def weights_files(records):
+    """The records of a page whose weights are committed, {path beside the page: record}.
+
+    Those of the run shown, the first, are `weights.safetensors`; of the others only version 2 of the record keeps any.
+    """
+    files = {}
+    for number, record in enumerate(records):
+        name, largest = "weights.safetensors", MAX_WEIGHTS
+        if number:
+            name, largest = f"weights/{record['variant']}-seed-{record['seed']}.safetensors", MAX_OTHER_WEIGHTS
+        if record["weights"] and record["weights"].get("bytes", 0) <= largest and (not number or record["schema"] > 1):
+            files[name] = record
+    return files

@@ -1,30 +1,19 @@
 """What sessions/run_all.ipynb does: runs one after another, kept on a drive, and all of them in one zip."""
 
-import os
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from importlib import metadata
-from importlib.util import find_spec
 from statistics import mean
 from zipfile import ZIP_DEFLATED, ZipFile
 
-from common.parameters import WHERE
+from common.files import replacing
 from course import notebooks
-from course.cli import find_session, profile_parameters, run_name
+from course.execution import run_name
+from course.sessions import all_sessions, find_session
 
 ROOT = notebooks.ROOT
-KEPT = ("torch", "numpy", "ipython", "ipykernel")  # another version of these breaks a Colab machine that is running
-
-
-def install(*packages):
-    """Install those packages that are missing, with what they need, and nothing that changes a package in KEPT."""
-    missing = [package for package in packages if find_spec(package) is None]
-    if missing:
-        kept = [f"{package}=={metadata.version(package)}" for package in KEPT]
-        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *missing, *kept], check=True)
 
 
 def keep_in(folder):
@@ -59,17 +48,12 @@ class Job:
 
     def record(self):
         """Its record if it was executed with today's code and parameters, else None."""
-        source = notebooks.SESSIONS / self.session / "session.ipynb"
-        notebook = notebooks.read_notebook(source)
-        schema = notebooks.schema_of(notebook)
-        params = {name: rule["default"] for name, rule in schema.items() if name not in WHERE}
-        params |= profile_parameters(source, schema, self.profile) | {"variant": self.variant, "seed": self.seed}
         try:
             record = notebooks.read_record(notebooks.read_notebook(self.path), self.path.name)
         except notebooks.PublishError:
             return None
-        today = record["params"] == params and record["source_sha256"] == notebooks.source_digest(notebook)
-        return record if today else None
+        decides = find_session(self.session).decides(self.profile, self.variant, self.seed)
+        return record if record | decides == record else None
 
 
 def plan(sessions="", seeds="", profile="full"):
@@ -78,11 +62,11 @@ def plan(sessions="", seeds="", profile="full"):
     Without names these are all sessions, and the seeds that each session's page is made from.
     """
     jobs = []
-    for path in [find_session(name) for name in sessions.split()] or notebooks.sessions():
-        runs = notebooks.runs(notebooks.read_notebook(path))
+    for session in [find_session(name) for name in sessions.split()] or all_sessions():
+        runs = session.runs()
         variants = dict.fromkeys(variant for variant, _ in runs)
         runs = [(variant, int(seed)) for variant in variants for seed in seeds.split()] or runs
-        jobs += [Job(path.parent.name, profile, variant, seed) for variant, seed in runs]
+        jobs += [Job(session.name, profile, variant, seed) for variant, seed in runs]
     return jobs
 
 
@@ -164,11 +148,9 @@ def _duration(seconds):
 
 def pack(jobs, path):
     """Write the finished runs, executed notebooks and weights, into a zip for `course publish`; returns its path."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    with ZipFile(unfinished, "w", ZIP_DEFLATED) as archive:
+    with replacing(path) as unfinished, ZipFile(unfinished, "w", ZIP_DEFLATED) as archive:
         for job in jobs:
             if job.record():
                 for file in (job.path, job.path.with_suffix(".safetensors")):
                     archive.write(file, f"{job.session}/{file.name}")
-    os.replace(unfinished, path)
     return path

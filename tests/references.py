@@ -14,23 +14,18 @@ import yaml
 from nbconvert.preprocessors.coalescestreams import CoalesceStreamsPreprocessor
 
 from course import notebooks
-from course.cli import find_session
+from course.sessions import all_sessions, find_session
 
 FOLDER = Path(__file__).resolve().parent / "notebooks"
 IGNORE = "nbval-ignore-output"
 
 
-def quick_parameters(source):
-    """What a session's quick.yaml says."""
-    return yaml.safe_load((source.parent / "quick.yaml").read_text(encoding="utf-8"))
-
-
-def execute(source, path, **parameters):
+def execute(session, path, **parameters):
     """Execute a session's notebook in the quick profile, as anyone would, without `course`, from its own folder."""
-    values = yaml.safe_dump({**quick_parameters(source), **parameters})
-    command = [sys.executable, "-m", "papermill", source.name, str(path), "--parameters_yaml", values]
+    values = yaml.safe_dump({**session.quick, **parameters})
+    command = [sys.executable, "-m", "papermill", session.path.name, str(path), "--parameters_yaml", values]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    options = {"cwd": source.parent, "env": environment, "capture_output": True, "text": True}
+    options = {"cwd": session.folder, "env": environment, "capture_output": True, "text": True}
     return subprocess.run([*command, "--no-progress-bar"], **options)
 
 
@@ -60,17 +55,16 @@ def clean(notebook):
 
 
 def main(names):
-    for source in [find_session(name) for name in names] or notebooks.sessions():
-        session = source.parent.name
+    for session in [find_session(name) for name in names] or all_sessions():
         with tempfile.TemporaryDirectory() as folder:
             executed = Path(folder) / "executed.ipynb"
-            process = execute(source, executed)
+            process = execute(session, executed)
             if process.returncode:
                 sys.exit(process.stderr)
             notebook = nbformat.read(executed, 4)
         clean(notebook)
-        nbformat.write(notebook, FOLDER / f"{session}.ipynb")
-        print(f"tests/notebooks/{session}.ipynb", flush=True)
+        nbformat.write(notebook, FOLDER / f"{session.name}.ipynb")
+        print(f"tests/notebooks/{session.name}.ipynb", flush=True)
 
 
 if __name__ == "__main__":

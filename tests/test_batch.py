@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from test_cli import processes_in
 
-from common.record import hash_file
+from common.files import hash_file
 from course import notebooks
 
 NOTE = "with open('executed', 'a') as file:\n    print(run.session, seed, file=file)\naccuracy = 0.9\n"

@@ -17,6 +17,7 @@ from common.utils import versions
 from course import verify
 from course.check import check
 from course.notebooks import PublishError, find_cell, results
+from course.sessions import all_sessions, read_session
 
 SESSION = "s06_under_10k"
 HOME = "/" + "home/me"  # in two parts, because this file is looked at too
@@ -121,6 +122,7 @@ def trained(tmp_path_factory, digits):
     """The folder of a session whose weights were trained on the digits, with its record."""
     folder = tmp_path_factory.mktemp("verify") / SESSION
     folder.mkdir()
+    shutil.copy(ROOT / "sessions" / SESSION / "session.yaml", folder)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     network = model.under_10k()
@@ -130,16 +132,25 @@ def trained(tmp_path_factory, digits):
     history = train.fit(network, train_loader, test_loader, optimizer, **options)
     save_file(network.state_dict(), folder / "weights.safetensors")
     record = results(ROOT / "sessions" / SESSION)[0]
-    record["params"]["dataset"], record["dataset"]["sha256"] = "digits", digits.sha256
+    record["params"] |= {"dataset": "digits", "epochs": 2}
+    record["dataset"] = {"name": "digits", "train": 1437, "test": 360, "sha256": digits.sha256}
+    record["metrics"]["test_accuracy"] = history["test_accuracy"][-1]
     record |= {"history": history.epochs, "versions": versions(), "device": "CPU", "threads": 1}
     (folder / "results.json").write_text(json.dumps([record]))
     return folder
 
 
+def write_accuracy(folder, accuracy, **values):
+    """Let the record say that another accuracy was reached, wherever it says so."""
+    record = json.loads((folder / "results.json").read_text())[0]
+    record["history"][-1]["test_accuracy"] = record["metrics"]["test_accuracy"] = accuracy
+    (folder / "results.json").write_text(json.dumps([record | values]))
+
+
 def test_weights_are_verified(trained):
     record = json.loads((trained / "results.json").read_text())[0]
     right = round(record["history"][-1]["test_accuracy"] * 360)
-    assert f"test accuracy {right} of 360, in the record {right}" in verify.verify(trained, "cpu")
+    assert f"test accuracy {right} of 360, in the record {right}" in verify.verify(read_session(trained), "cpu")
 
 
 def test_weights_that_do_something_else_are_found(trained, tmp_path):
@@ -148,7 +159,7 @@ def test_weights_that_do_something_else_are_found(trained, tmp_path):
     last = list(weights)[-1]
     save_file({**weights, last: weights[last].flip(0)}, folder / "weights.safetensors")
     with pytest.raises(PublishError, match="the weights do not do what the record says"):
-        verify.verify(folder, "cpu")
+        verify.verify(read_session(folder), "cpu")
 
 
 def test_on_another_device_three_images_may_differ(trained, tmp_path):
@@ -156,13 +167,92 @@ def test_on_another_device_three_images_may_differ(trained, tmp_path):
     record = json.loads((folder / "results.json").read_text())[0]
     exact = record["history"][-1]["test_accuracy"]
     for device, differ, agrees in (("CPU", 1, False), ("a GPU", 3, True), ("a GPU", 4, False)):
-        record["device"], record["history"][-1]["test_accuracy"] = device, exact - differ / 360
-        (folder / "results.json").write_text(json.dumps([record]))
+        write_accuracy(folder, exact - differ / 360, device=device)
         if agrees:
-            assert "on another device up to 3 may differ" in verify.verify(folder, "cpu")
+            assert "on another device up to 3 may differ" in verify.verify(read_session(folder), "cpu")
         else:
             with pytest.raises(PublishError, match="the weights do not do"):
-                verify.verify(folder, "cpu")
+                verify.verify(read_session(folder), "cpu")
+
+
+def test_the_number_that_the_page_shows_is_verified(trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / SESSION)
+    record = json.loads((folder / "results.json").read_text())[0]
+    reached = record["metrics"]["test_accuracy"]
+    record["metrics"]["test_accuracy"] = 0.9999
+    (folder / "results.json").write_text(json.dumps([record]))
+    with pytest.raises(PublishError, match=r"test_accuracy is 0\.9999, at the end of its history 0\."):
+        verify.verify(read_session(folder), "cpu")
+    write_accuracy(folder, 0.9999)
+    with pytest.raises(PublishError, match="in the record 360: the weights do not do what the record says"):
+        verify.verify(read_session(folder), "cpu")
+    write_accuracy(folder, reached, metrics={**record["metrics"], "test_accuracy": reached, "parameters": 9405})
+    with pytest.raises(PublishError, match="has 9,404 parameters, the record says otherwise"):
+        verify.verify(read_session(folder), "cpu")
+
+
+def test_the_weights_of_every_run_are_verified(trained, tmp_path):
+    """The others lie in weights/. One that judges three images otherwise is found on the same machine."""
+    folder = shutil.copytree(trained, tmp_path / SESSION)
+    record = json.loads((folder / "results.json").read_text())[0]
+    first = load_file(folder / "weights.safetensors")
+    changed = {
+        name: tensor + 0.02 * torch.randn_like(tensor) if tensor.dim() == 4 else tensor
+        for name, tensor in first.items()
+    }
+    (folder / "weights").mkdir()
+    save_file(changed, folder / "weights" / "B-seed-1.safetensors")
+    network = verify.make_network(read_session(folder), record["params"])
+    network.load_state_dict(changed)
+    row = train.evaluate(network, data.loaders(data.load("digits"), 32)[1])
+    other = json.loads(json.dumps(record)) | {"seed": 1, "schema": 2, "executed": 1, "outputs_sha256": "0"}
+    other["params"]["seed"], other["metrics"]["test_accuracy"] = 1, row["accuracy"]
+    other["history"][-1] |= {"test_accuracy": row["accuracy"], "test_loss": row["loss"]}
+    other["weights"]["sha256"] = "1"
+    (folder / "results.json").write_text(json.dumps([record, other]))
+    found = verify.verify(read_session(folder), "cpu").splitlines()
+    assert len(found) == 2
+    right = round(row["accuracy"] * 360)
+    assert found[1] == f"{SESSION}: variant B, seed 1: test accuracy {right} of 360, in the record {right}"
+    save_file(first, folder / "weights" / "B-seed-1.safetensors")
+    with pytest.raises(
+        PublishError, match=r"weights/B-seed-1\.safetensors: test accuracy .* do not do what the record"
+    ):
+        verify.verify(read_session(folder), "cpu")
+    (folder / "weights" / "B-seed-1.safetensors").unlink()
+    with pytest.raises(PublishError, match=r"weights/B-seed-1\.safetensors"):
+        verify.verify(read_session(folder), "cpu")
+
+
+def test_weights_in_half_precision_are_verified_as_they_are_stored(trained, tmp_path):
+    """The record says how many images they judge rightly, and how many otherwise than the network did before."""
+    folder = shutil.copytree(trained, tmp_path / SESSION)
+    record = json.loads((folder / "results.json").read_text())[0]
+    rough = {
+        name: (tensor * 16).round() / 16 if tensor.is_floating_point() else tensor
+        for name, tensor in load_file(folder / "weights.safetensors").items()
+    }
+    save_file(
+        {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in rough.items()},
+        folder / "weights.safetensors",
+    )
+    network = verify.make_network(read_session(folder), record["params"])
+    network.load_state_dict(rough)
+    right = round(360 * train.evaluate(network, data.loaders(data.load("digits"), 32)[1])["accuracy"])
+    before = round(360 * record["metrics"]["test_accuracy"])
+    assert right != before
+    for stored, message in (
+        ({"right": right, "changed": abs(right - before) + 2}, None),
+        ({"right": right + 1, "changed": abs(right - before) + 2}, "do not do what the record says"),
+        ({"right": right, "changed": abs(right - before) - 1}, "changed judgements do not explain"),
+    ):
+        record["metrics"]["stored"] = stored
+        (folder / "results.json").write_text(json.dumps([record]))
+        if message:
+            with pytest.raises(PublishError, match=message):
+                verify.verify(read_session(folder), "cpu")
+        else:
+            assert f"test accuracy {right} of 360, in the record {right}" in verify.verify(read_session(folder), "cpu")
 
 
 def test_other_data_or_no_weights_cannot_be_verified(trained, tmp_path):
@@ -171,15 +261,19 @@ def test_other_data_or_no_weights_cannot_be_verified(trained, tmp_path):
     record["dataset"]["sha256"] = "0"
     (folder / "results.json").write_text(json.dumps([record]))
     with pytest.raises(PublishError, match="the data set digits is not the one of the record"):
-        verify.verify(folder)
+        verify.verify(read_session(folder))
     (folder / "weights.safetensors").unlink()
     with pytest.raises(PublishError, match="no weights are committed"):
-        verify.verify(folder)
+        verify.verify(read_session(folder))
 
 
 def test_every_session_with_weights_can_be_verified():
-    folders = [path.parent.name for path in (ROOT / "sessions").glob("*/weights.safetensors")]
-    assert set(folders) <= set(verify.NETWORKS)
+    """Its session.yaml names a network that the weights fit, and calls it with parameters that its runs have."""
+    with_weights = [session for session in all_sessions() if (session.folder / "weights.safetensors").exists()]
+    assert with_weights
+    for session in with_weights:
+        network = verify.make_network(session, results(session.folder)[0]["params"])
+        network.load_state_dict(load_file(session.folder / "weights.safetensors"))
 
 
 def test_two_sets_of_runs_are_compared(course, tmp_path):

@@ -11,9 +11,9 @@ import nbformat
 import pytest
 from conftest import ROOT, Course, colab_modules
 from nbformat.v4 import new_code_cell
-from references import quick_parameters
 
 from course import exercises, notebooks
+from course.sessions import all_sessions
 
 PACKAGES = os.environ.get("COLAB_PACKAGES")  # a virtual environment with the packages of tests/colab.txt
 pytestmark = [
@@ -85,14 +85,14 @@ def remote(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("source", notebooks.sessions(), ids=lambda path: path.parent.name)
-def test_a_session_alone_runs_to_its_end_and_changes_no_package(source, remote, tmp_path):
+@pytest.mark.parametrize("session", all_sessions(), ids=lambda session: session.name)
+def test_a_session_alone_runs_to_its_end_and_changes_no_package(session, remote, tmp_path):
     colab = Colab(tmp_path, remote)
     before = colab.versions()
-    notebook = colab.run(source, {**quick_parameters(source), "epochs": 2})
+    notebook = colab.run(session.path, {**session.quick, "epochs": 2})
     assert colab.versions() == before
-    record = notebooks.read_record(notebook, source.name)
-    assert record["session"] == source.parent.name
+    record = notebooks.read_record(notebook, session.name)
+    assert record["session"] == session.name
     assert record["versions"]["torch"].startswith(before["torch"])
     assert len(record["history"]) == 2
     assert "widgets" not in notebook.metadata
@@ -127,8 +127,8 @@ def test_what_is_missing_is_installed_and_nothing_else_changes(remote, tmp_path)
         wheel.writestr("pooch-99.dist-info/RECORD", "")
     colab.environment["PIP_FIND_LINKS"] = f"{os.environ.get('PIP_FIND_LINKS', '')} {tmp_path}"
     assert not {"torchsummary", "safetensors", "pooch", "scikit-learn"} & set(before)
-    source = nbformat.read(notebooks.sessions()[0], 4)
-    colab.python("-c", notebooks.find_cell(source, "bootstrap").source + "\nimport common.utils")
+    notebook = all_sessions()[0].notebook
+    colab.python("-c", notebooks.find_cell(notebook, "bootstrap").source + "\nimport common.utils")
     after = colab.versions()
     assert {"torchsummary", "safetensors", "pooch", "scikit-learn"} <= set(after)
     assert {name: after[name] for name in before} == before

@@ -2,14 +2,12 @@
 
 import dataclasses
 
-import nbformat
 import pytest
 import torch
-from conftest import ROOT
-from references import quick_parameters
 
 from common import data
 from course import notebooks
+from course.sessions import find_session
 
 
 def run_notebook(test_labels, digits):
@@ -17,9 +15,9 @@ def run_notebook(test_labels, digits):
 
     The training labels are random too, so that the held-out loss soon stops falling and the rate has to be reduced.
     """
-    source = ROOT / "sessions" / "s10_resnet_lr_finder" / "session.ipynb"
-    notebook = nbformat.read(source, 4)
-    chosen = quick_parameters(source) | {
+    session = find_session("s10_resnet_lr_finder")
+    notebook = session.notebook
+    chosen = session.quick | {
         "epochs": 12,
         "width": 2,
         "batch_size": 16,

@@ -18,7 +18,7 @@ from test_cli import alive
 from test_data import left_over, mnist, serve  # noqa: F401 (fixtures)
 
 from common import data, download
-from common.record import hash_file
+from common.files import hash_file
 from course import notebooks
 
 SESSION = "s99_test"
@@ -185,7 +185,7 @@ def fits_together(page):
     assert shown == records[0]
     assert hash_file(page / "weights.safetensors") == shown["weights"]["sha256"]
     assert f"(n = {len(records)})" in (page / "README.md").read_text()
-    assert not list(page.glob(".publish-*"))
+    assert not list(page.rglob("*.unfinished"))
     return len(records)
 
 
@@ -216,11 +216,11 @@ def test_a_page_stays_whole_on_a_full_or_read_only_disk(executed, paths, page, d
 def test_publishing_that_is_killed_leaves_whole_files_and_is_repeated(executed, paths, page, number):
     old = contents(page)
     process = executed.start("publish", *paths, "--to", page)
-    while process.poll() is None and not list(page.glob(".publish-*")):
+    while process.poll() is None and not list(page.rglob("*.unfinished")):
         time.sleep(0.002)
     process.send_signal(number)
     process.communicate(timeout=60)
-    killed = {name: content for name, content in contents(page).items() if ".publish-" not in str(name)}
+    killed = {name: content for name, content in contents(page).items() if ".unfinished" not in str(name)}
     assert executed("publish", *paths, "--to", page).returncode == 0
     assert fits_together(page) == 2
     new = contents(page)

@@ -3,12 +3,12 @@
 import functools
 
 import pytest
-from conftest import ROOT
 from references import FOLDER, clean, execute
 
 from course import notebooks
+from course.sessions import all_sessions, find_session
 
-SOURCES = notebooks.sessions()
+SESSIONS = all_sessions()
 
 
 @pytest.fixture(scope="module")
@@ -16,28 +16,29 @@ def executed(tmp_path_factory):
     """Executes a session once; gives the folder with the notebook, the weights and what else it wrote."""
 
     @functools.cache
-    def folder_of(source):
-        folder = tmp_path_factory.mktemp(source.parent.name)
+    def folder_of(name):
+        session = find_session(name)
+        folder = tmp_path_factory.mktemp(name)
         parameters = {"weights": str(folder / "new" / "w.safetensors")}
-        if "log_dir" in notebooks.schema_of(notebooks.read_notebook(source)):
+        if "log_dir" in session.schema:
             parameters["log_dir"] = str(folder / "events")
-        process = execute(source, folder / "out.ipynb", **parameters)
+        process = execute(session, folder / "out.ipynb", **parameters)
         assert process.returncode == 0, process.stderr
         return folder
 
     return folder_of
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.parent.name)
-def test_plain_papermill_ends_like_the_reference(source, executed):
-    folder = executed(source)
+@pytest.mark.parametrize("name", [session.name for session in SESSIONS])
+def test_plain_papermill_ends_like_the_reference(name, executed):
+    folder = executed(name)
     assert (folder / "new" / "w.safetensors").exists()
-    paths = folder / "out.ipynb", FOLDER / f"{source.parent.name}.ipynb"
+    paths = folder / "out.ipynb", FOLDER / f"{name}.ipynb"
     notebook, reference = map(notebooks.read_notebook, paths)
-    records = [notebooks.read_record(one, source) for one in (notebook, reference)]
+    records = [notebooks.read_record(one, name) for one in (notebook, reference)]
     found, expected = ([record["metrics"], *record["metrics"].get("parts", [])] for record in records)
-    for name in ("parameters", "receptive_field"):
-        assert [part.get(name) for part in found] == [part.get(name) for part in expected]
+    for key in ("parameters", "receptive_field"):
+        assert [part.get(key) for part in found] == [part.get(key) for part in expected]
     # Another processor rounds otherwise, and 360 test images make one standard error a point.
     assert found[0]["test_accuracy"] == pytest.approx(expected[0]["test_accuracy"], abs=0.03)
     assert [row["lr"] for row in records[0]["history"]] == pytest.approx([row["lr"] for row in records[1]["history"]])
@@ -55,7 +56,7 @@ def kinds(notebook):
 
 
 def test_plain_papermill_refuses_an_unknown_parameter(tmp_path):
-    process = execute(SOURCES[0], tmp_path / "out.ipynb", learning_rate=1)
+    process = execute(SESSIONS[0], tmp_path / "out.ipynb", learning_rate=1)
     assert process.returncode != 0
     assert "There is no parameter learning_rate. There are:" in process.stderr
 
@@ -63,7 +64,7 @@ def test_plain_papermill_refuses_an_unknown_parameter(tmp_path):
 def test_session_2_writes_its_curves_for_tensorboard(executed):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    folder = executed(ROOT / "sessions" / "s02_digit_sum" / "session.ipynb")
+    folder = executed("s02_digit_sum")
     record = notebooks.read_record(notebooks.read_notebook(folder / "out.ipynb"), "out.ipynb")
     events = EventAccumulator(str(folder / "events" / "classification-seed-0")).Reload()
     for quantity in ("train_loss", "test_accuracy", "test_sum_accuracy"):

@@ -7,13 +7,14 @@ import sys
 import nbformat
 import pytest
 from conftest import ROOT
-from references import FOLDER, IGNORE, clean, quick_parameters
+from references import FOLDER, IGNORE, clean
 
 from common.train import log_line
 from course import notebooks
+from course.sessions import all_sessions, find_session
 
-SOURCES = notebooks.sessions()
-SESSION = ROOT / "sessions" / "s06_under_10k"
+SESSIONS = all_sessions()
+SESSION = find_session("s06_under_10k")
 
 
 def code_of(notebook):
@@ -34,7 +35,7 @@ def problems(reference, source, quick):
         yield "its code is not that of the source"
     values = ast.parse(cells["injected-parameters"].source).body
     if {node.targets[0].id: ast.literal_eval(node.value) for node in values} != quick:
-        yield "its parameters are not those of quick.yaml"
+        yield "its parameters are not those of the quick profile"
     if None in [cell.execution_count for cell in cells.values()]:
         yield "a cell was not run"  # nbval does not compare its outputs then
     if any(output.output_type == "error" for cell in cells.values() for output in cell.outputs):
@@ -50,18 +51,18 @@ def problems(reference, source, quick):
             yield f"epoch {row['epoch']} was printed otherwise than it was recorded"
 
 
-def load(source):
-    reference = nbformat.read(FOLDER / f"{source.parent.name}.ipynb", 4)
-    return reference, nbformat.read(source, 4), quick_parameters(source)
+def load(session):
+    reference = nbformat.read(FOLDER / f"{session.name}.ipynb", 4)
+    return reference, nbformat.read(session.path, 4), session.quick
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.parent.name)
-def test_a_reference_fits_its_source_and_its_record(source):
-    assert list(problems(*load(source))) == [], "run `make references`, then look at the differences"
+@pytest.mark.parametrize("session", SESSIONS, ids=lambda session: session.name)
+def test_a_reference_fits_its_source_and_its_record(session):
+    assert list(problems(*load(session))) == [], "run `make references`, then look at the differences"
 
 
 def test_no_reference_without_its_session():
-    assert {path.stem for path in FOLDER.iterdir()} == {path.parent.name for path in SOURCES}
+    assert {path.stem for path in FOLDER.iterdir()} == {session.name for session in SESSIONS}
 
 
 def edit_metric(cells, source):
@@ -95,7 +96,7 @@ def forget_the_record(cells, source):
     "edit", [edit_metric, edit_printed_metric, edit_source, edit_parameter, forget_a_cell, forget_the_record]
 )
 def test_an_altered_reference_is_found(edit):
-    reference, source, quick = load(SESSION / "session.ipynb")
+    reference, source, quick = load(SESSION)
     assert list(problems(reference, source, quick)) == []
     edit({cell.id: cell for cell in reference.cells}, source)
     assert list(problems(reference, source, quick))
@@ -103,7 +104,7 @@ def test_an_altered_reference_is_found(edit):
 
 def test_nbval_finds_altered_outputs_and_nothing_else(course):
     """A shape, a rate and the number of images altered, an output removed: these four cells fail, the others pass."""
-    reference = load(SESSION / "session.ipynb")[0]
+    reference = load(SESSION)[0]
     ids = [cell.id for cell in reference.cells]
     reference.cells = reference.cells[: ids.index("training") + 1]
     cells = {cell.id: cell for cell in reference.cells if cell.cell_type == "code"}
@@ -141,12 +142,12 @@ def test_nbval_finds_altered_outputs_and_nothing_else(course):
     assert [int(line.split("Cell ")[1].split()[0]) for line in failed] == numbers, process.stdout
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.parent.name)
-def test_only_what_comes_from_trained_weights_is_not_compared(source):
-    reference, notebook, _ = load(source)
+@pytest.mark.parametrize("session", SESSIONS, ids=lambda session: session.name)
+def test_only_what_comes_from_trained_weights_is_not_compared(session):
+    reference, notebook, _ = load(session)
     in_the_source = {cell.id for cell in notebook.cells if IGNORE in notebooks.tags(cell)}
     for cell in reference.cells:
         if cell.id not in in_the_source:
             cell.metadata["tags"] = [tag for tag in cell.metadata["tags"] if tag != IGNORE]
     clean(reference)
-    assert reference == load(source)[0]
+    assert reference == load(session)[0]

@@ -13,6 +13,7 @@ from test_batch import wait_for
 from test_cli import kill_all_in
 
 from course import notebooks
+from course.sessions import all_sessions
 
 # Seed 1 stops half-way while there is a file `hold`; its checkpoint says later that it had begun.
 WORK = """
@@ -51,7 +52,7 @@ def test_the_source_is_without_outputs_and_no_session():
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
     assert all(not cell.get("outputs") and cell.get("execution_count") is None for cell in notebook.cells)
     assert list(notebooks.schema_of(notebook)) == ["sessions", "seeds", "profile", "drive"]
-    assert notebooks.RUN_ALL not in notebooks.sessions()
+    assert notebooks.RUN_ALL not in [session.path for session in all_sessions()]
 
 
 def test_killed_it_goes_on_from_the_drive_on_another_machine(own_course, tmp_path):

@@ -2,22 +2,24 @@
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
+import tomllib
 
 import nbformat
 import pytest
 from conftest import ROOT
 
-from common.parameters import WHERE, check_parameters
+from common.parameters import PLACE_PARAMETERS, check_parameters
 from course import notebooks
-from course.cli import profile_parameters
+from course.sessions import all_sessions
 
-SOURCES = notebooks.sessions()
-PUBLISHED = [path for path in SOURCES if (path.parent / "results.json").exists()]
-each_session = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.parent.name)
-each_published = pytest.mark.parametrize("source", PUBLISHED, ids=lambda path: path.parent.name)
+SESSIONS = all_sessions()
+PUBLISHED = [session for session in SESSIONS if (session.folder / "results.json").exists()]
+each_session = pytest.mark.parametrize("session", SESSIONS, ids=lambda session: session.name)
+each_published = pytest.mark.parametrize("session", PUBLISHED, ids=lambda session: session.name)
 
 
 def read(path):
@@ -25,11 +27,11 @@ def read(path):
 
 
 @each_session
-def test_a_source_is_without_outputs_and_complete(source):
-    notebook = read(source)
+def test_a_source_is_without_outputs_and_complete(session):
+    notebook = read(session.path)
     nbformat.validate(notebook)
     assert notebook.metadata.kernelspec.name == "python3"
-    assert set(notebook.metadata) == {"course", "kernelspec", "language_info"}
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
     assert all(not cell.get("outputs") and cell.get("execution_count") is None for cell in notebook.cells)
     for tag in ("bootstrap", "parameters", "record"):
         notebooks.find_cell(notebook, tag)
@@ -41,16 +43,16 @@ def test_a_source_is_without_outputs_and_complete(source):
 
 
 @each_session
-def test_parameters_fit_their_own_schema(source):
-    schema = notebooks.schema_of(read(source))
+def test_parameters_fit_their_own_schema(session):
+    schema = session.schema
     defaults = {name: rule["default"] for name, rule in schema.items()}
     assert check_parameters(schema, defaults) == defaults
     assert {"profile", "dataset", "variant", "seed", "target"} <= set(schema)
-    assert {"data_dir", "checkpoint", "weights", "device"} <= set(schema) & WHERE
-    quick = profile_parameters(source, schema, "quick")
+    assert {"data_dir", "checkpoint", "weights", "device"} <= set(schema) & PLACE_PARAMETERS
+    quick = session.parameters("quick")
     assert quick["profile"] == "quick"
     assert quick["dataset"] == "digits"
-    assignments = ast.parse(notebooks.find_cell(read(source), "parameters").source).body
+    assignments = ast.parse(notebooks.find_cell(session.notebook, "parameters").source).body
     assert [node.targets[0].id for node in assignments] == list(schema), "a line without its # @param"
 
 
@@ -68,12 +70,38 @@ def test_badges_and_bootstrap_come_from_one_place(own_course):
         assert "https://github.com/me/fork" in notebooks.find_cell(read(path), "bootstrap").source
 
 
-def test_code_style():
-    for command in (["check"], ["format", "--check"]):
-        process = subprocess.run(
-            [sys.executable, "-m", "ruff", *command, "."], cwd=ROOT, capture_output=True, text=True
-        )
-        assert process.returncode == 0, process.stdout
+def break_off_early(clone):
+    (clone / ".git" / "objects").mkdir(parents=True)
+    (clone / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
+
+
+def break_off_late(clone):
+    """While git writes the files: those that it has written are there."""
+    (clone / "common" / "train.py").unlink()
+    (clone / ".git" / "index").rename(clone / ".git" / "index.lock")
+
+
+def test_half_a_clone_is_made_anew_and_a_whole_one_kept(own_course, tmp_path):
+    """What a notebook fetches that was opened alone, when the machine was lost meanwhile."""
+    root, alone = own_course.root, tmp_path / "alone"
+    alone.mkdir()
+    git = ["git", "-C", root, "-c", "user.name=test", "-c", "user.email=test@example.org"]
+    project = tomllib.loads((root / "pyproject.toml").read_text())
+    release, address = project["tool"]["course"]["release"], project["project"]["urls"]["Repository"]
+    for command in (["init", "-q", "-b", release], ["add", "."], ["commit", "-q", "-m", "course"]):
+        subprocess.run([*git, *command], check=True)
+    code = notebooks.find_cell(read(root / "sessions" / "s06_under_10k" / "session.ipynb"), "bootstrap").source
+    environment = {
+        **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        **{"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.file://{root}.insteadOf", "GIT_CONFIG_VALUE_0": address},
+    }
+    clone = alone / address.rsplit("/", 1)[1]
+    for prepare in (break_off_early, break_off_late, lambda clone: (clone / "mine.txt").write_text("mine")):
+        prepare(clone)
+        command = [sys.executable, "-c", f"{code}\nimport common.train; print(common.train.__file__)"]
+        process = subprocess.run(command, cwd=alone, env=environment, capture_output=True, text=True)
+        assert process.stdout.strip() == str(clone / "common" / "train.py"), process.stderr
+    assert (clone / "mine.txt").exists()
 
 
 def test_the_requirements_name_the_packages_of_the_course():
@@ -86,8 +114,8 @@ def test_the_requirements_name_the_packages_of_the_course():
 
 
 @each_published
-def test_results_are_strict_json(source):
+def test_results_are_strict_json(session):
     def refuse(name):
         pytest.fail(f"{name} is no JSON")
 
-    json.loads((source.parent / "results.json").read_text(encoding="utf-8"), parse_constant=refuse)
+    json.loads((session.folder / "results.json").read_text(encoding="utf-8"), parse_constant=refuse)

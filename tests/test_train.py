@@ -59,6 +59,9 @@ def test_evaluation_agrees_with_scikit_learn_and_leaves_the_mode(digits):
     logits = train.predict(model, test_loader)
     labels = digits.test.labels.numpy()
     assert model.training
+    model[1].eval()  # a layer that somebody froze
+    train.predict(model, test_loader)
+    assert [module.training for module in model[:3]] == [True, False, True]
     assert accuracy == pytest.approx(accuracy_score(labels, logits.argmax(dim=1).numpy()))
     assert loss == pytest.approx(log_loss(labels, logits.double().softmax(dim=1).numpy()), rel=1e-5)
 

@@ -1,0 +1,125 @@
+"""The sessions of the course: what each one's session.yaml says, which runs it has, and what decides them."""
+
+import functools
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jsonschema
+import yaml
+
+from common.parameters import PLACE_PARAMETERS, check_parameters
+from common.record import lesson_hashes
+from course.notebooks import SESSIONS, first_line, read_notebook, schema_of, source_digest
+
+TEXT = {"type": "string"}
+CALL = {"type": "string", "pattern": r"^[a-zA-Z]\w*\((\w+(=\w+)?(, \w+(=\w+)?)*)?\)\Z"}
+SCHEMA = {
+    "type": "object",
+    "required": ["teaches", "claimed", "headline", "seeds", "network", "quick"],
+    "additionalProperties": False,
+    "properties": {
+        **{"teaches": TEXT, "claimed": TEXT, "headline": TEXT, "network": CALL, "test_set": CALL, "loader": TEXT},
+        "seeds": {"type": "object", "additionalProperties": {"type": ["integer", "array"]}},
+        "scores": {"type": "object", "additionalProperties": {"type": "integer"}},
+        "others": {"type": "object", "additionalProperties": CALL},
+        "quick": {"type": "object"},
+    },
+}
+
+
+class UsageError(Exception):
+    """The command cannot be carried out as given; the message is one sentence that says what to do."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """A session's folder, and what its session.yaml says.
+
+    `network`, `others` and `test_set` are calls of functions of common/model.py and common/data.py, such as
+    `resnet18(width)`; what stands in the parentheses are parameters of the run, or a value such as `sums=1`.
+    """
+
+    folder: Path
+    teaches: str
+    claimed: str  # what others reported, in words
+    headline: str  # the variant, or part of it, that stands for the session
+    seeds: dict  # for each variant of the full profile how many seeds, counted from 0, or a list of them
+    network: str  # makes the network that the weights belong to
+    quick: dict  # the parameters that the quick profile changes
+    others: dict = field(default_factory=dict)  # its other networks by name, {step 1: skeleton()}
+    test_set: str = ""  # makes the data set of the session from the one that was loaded, where it is another one
+    loader: str = "Loader"  # the class of common/data.py whose batches the network takes
+    scores: dict = field(default_factory=dict)  # {accuracy: how many of the outputs}, where the network answers several
+
+    @property
+    def name(self):
+        return self.folder.name
+
+    @property
+    def path(self):
+        """Where its notebook lies."""
+        return self.folder / "session.ipynb"
+
+    @functools.cached_property
+    def notebook(self):
+        """Its notebook, the source."""
+        return read_notebook(self.path)
+
+    @property
+    def schema(self):
+        """The schema of its parameters."""
+        return schema_of(self.notebook)
+
+    def runs(self):
+        """The (variant, seed) pairs of the full profile, those of the headline first."""
+        variants = sorted(self.seeds, key=lambda variant: (variant != self.headline, variant))
+        seeds = {name: range(seeds) if isinstance(seeds, int) else seeds for name, seeds in self.seeds.items()}
+        return [(variant, seed) for variant in variants for seed in seeds[variant]]
+
+    def parameters(self, profile):
+        """What a profile, "full" or "quick", changes in the parameters cell. Raises ParameterError for a bad value."""
+        return check_parameters(self.schema, self.quick) if profile == "quick" else {}
+
+    def decides(self, profile, variant, seed):
+        """What decides a run, as its record must have it. A run is done if its record says the same.
+
+        For the quick profile this includes common/; for the full one a change there is for the tests to judge, because
+        hours of training hang on it.
+        """
+        params = {name: rule["default"] for name, rule in self.schema.items() if name not in PLACE_PARAMETERS}
+        params |= self.parameters(profile) | {"variant": variant, "seed": seed}
+        code = {"common_sha256": lesson_hashes()} if profile == "quick" else {}
+        return {"params": params, "source_sha256": source_digest(self.notebook), **code}
+
+    def digest(self, profile, variant, seed):
+        """SHA-256 of what decides a run."""
+        return hashlib.sha256(json.dumps(self.decides(profile, variant, int(seed))).encode()).hexdigest()
+
+
+def read_session(folder):
+    """The session in a folder; raises UsageError where its session.yaml is missing or has another form."""
+    path = folder / "session.yaml"
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        raise UsageError(f"{path} is not readable YAML: {first_line(error)}") from None
+    if error := next(jsonschema.Draft202012Validator(SCHEMA).iter_errors(values), None):
+        raise UsageError(f"{path} has another form ({error.json_path}: {first_line(error.message)}).")
+    return Session(folder, **values)
+
+
+def all_sessions():
+    """All sessions, in order."""
+    return [read_session(path.parent) for path in sorted(SESSIONS.glob("s*/session.ipynb"))]
+
+
+def find_session(name):
+    """The session whose name begins with `name`; raises UsageError if there is not just one."""
+    sessions = all_sessions()
+    found = [session for session in sessions if session.name.startswith(name)]
+    if len(found) != 1:
+        names = ", ".join(session.name for session in sessions)
+        raise UsageError(f"{name!r} names {len(found)} sessions, it must name one of {names}.")
+    return found[0]
