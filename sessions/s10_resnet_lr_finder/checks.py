@@ -101,7 +101,7 @@ def _sgd(network, lr):
 
 def searched(range_test):
     """Exercise 2: rates and losses of a range test, held against common/lr_finder.py."""
-    lo, hi, steps, own = 1e-3, 0.1, 25, 0.05
+    lo, hi, steps, own = 1e-3, 0.1, 15, 0.05
     network = small_network()
     search = find_lr(network, _loader(), _sgd(network, lo), lo=lo, hi=hi, steps=steps)
     batches = list(itertools.islice(endless(_loader()), steps))
@@ -135,19 +135,17 @@ def searched(range_test):
         )
     slips = {
         "these are losses after the steps. A batch is judged before the network has learned from it.": (
-            _losses(batches, rates, after=True)
+            {"rates": rates, "after": True}
         ),
-        "the rate of each step is the one before it: set it first, then make the step.": (
-            _losses(batches, [own, *rates[:-1]])
-        ),
+        "the rate of each step is the one before it: set it first, then make the step.": {"rates": [own, *rates[:-1]]},
         "the optimiser keeps the rate that it was made with: a rate must be put into it at each step.": (
-            _losses(batches, [own] * steps)
+            {"rates": [own] * steps}
         ),
-        "the gradients of all batches pile up: begin each with none.": _losses(batches, rates, piled=True),
-        "no step is made: the losses are those of a network that stands still.": _losses(batches, [0.0] * steps),
+        "the gradients of all batches pile up: begin each with none.": {"rates": rates, "piled": True},
+        "no step is made: the losses are those of a network that stands still.": {"rates": [0.0] * steps},
     }
-    for sentence, wrong in slips.items():
-        require(not same(losses, wrong), sentence)
+    for sentence, slip in slips.items():
+        require(not same(losses, _losses(batches, **slip)), sentence)
     require(
         False,
         f"the rates are right; the losses begin with {losses[0]:.4f} and {losses[1]:.4f}, those of find_lr with "
