@@ -190,7 +190,9 @@ def _tests():
 
 def show_tests():
     """Show the four range tests side by side, without their stories."""
-    figure = plots.Figure(figsize=(14, 3.2), layout="constrained")
+    from matplotlib.figure import Figure  # here, because it takes a second
+
+    figure = Figure(figsize=(14, 3.2), layout="constrained")
     texts = []
     for axes, (letter, search) in zip(figure.subplots(1, 4, sharey=True), _tests().items(), strict=True):
         axes.plot(search.rates, search.losses, color="lightgray", label="loss")
