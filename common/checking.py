@@ -111,3 +111,16 @@ def prediction(points, effect):
     require(-100 <= points <= 100, "`prediction` must be in percentage points, from -100 to 100.")
     outcome = "inside" if effect.low <= points <= effect.high else "outside"
     return f"predicted {points:+g}, measured {effect.points:+.1f}; {outcome} the interval"
+
+
+def verdict(effect, said):
+    """Raise NotYet unless `said`, "better", "worse" or "cannot tell", is what the Difference `effect` allows to say."""
+    nothing = said is None or said is ...
+    require(
+        not nothing, f"you measured {effect}. There is nothing yet in `verdict`: what does the interval allow to say?"
+    )
+    known = isinstance(said, str) and said in ("better", "worse", "cannot tell")
+    require(known, f"`verdict` must be 'better', 'worse' or 'cannot tell'; it is {describe(said)}.")
+    right = "better" if effect.low > 0 else "worse" if effect.high < 0 else "cannot tell"
+    sides = "Look at both ends of the interval: on which side of 0 are they?"
+    require(said == right, f"the verdict '{said}' does not follow from {effect}. {sides}")
