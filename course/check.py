@@ -6,7 +6,7 @@ import subprocess
 from common.files import hash_file
 from common.parameters import PLACE_PARAMETERS
 from course.evidence import check_notebook, contradictions
-from course.index import badges
+from course.index import index_files
 from course.notebooks import (
     ROOT,
     PublishError,
@@ -29,9 +29,9 @@ def check():
     """Yield what is wrong, one sentence each."""
     for session in all_sessions():
         yield from check_session(session)
-    for path, text in badges().items():
+    for path, text in index_files().items():
         if path.read_text(encoding="utf-8") != text:
-            yield f"{path.parent.name}/{path.name}: not what `course badges` would write today."
+            yield f"{path.parent.name}/{path.name}: not what `course index` would write today."
     yield from local_paths()
 
 

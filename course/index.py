@@ -34,7 +34,7 @@ JOURNEY = "journey.png"
 COLAB_BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 
 
-def badges():
+def index_files():
     """The notebooks with their badges and bootstrap cells, and the top-level README with its index: {path: text}."""
     repository, release = _repository()
     files = {}
@@ -55,9 +55,9 @@ def badges():
 
 
 @publishing_lock()
-def write_badges():
+def write_index():
     """Write badges and bootstrap cells, the index and its picture."""
-    for path, text in badges().items():
+    for path, text in index_files().items():
         write_files(path.parent, {path.name: text})
     if heads := _heads():
         png = io.BytesIO()
