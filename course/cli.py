@@ -76,6 +76,10 @@ def parse_arguments(arguments):
     command.add_argument("--note", action="store_true", help="write down on the session's page that it was verified")
     command.set_defaults(command=run_verify)
 
+    command = commands.add_parser("demo", help="describe the networks for the demo, in docs/demo/networks.json")
+    command.add_argument("--images", action="store_true", help="choose its test images anew too, from the data sets")
+    command.set_defaults(command=describe_networks)
+
     command = commands.add_parser("compare", help="whether two sets of runs differ by more than noise")
     command.add_argument(
         "before", help="SESSION:VARIANT of the published results, or FOLDER:VARIANT of executed notebooks"
@@ -194,6 +198,18 @@ def run_verify(options):
             failed += 1
     if failed:
         raise RunError(f"{failed} of {len(sessions)} sessions could not be verified.")
+
+
+def describe_networks(options):
+    from common.download import DataError
+    from course import demo
+
+    if options.images:
+        try:
+            demo.write_images()
+        except DataError as error:
+            raise RunError(str(error)) from None
+    print(demo.write_networks().relative_to(ROOT))
 
 
 def run_compare(options):

@@ -35,15 +35,15 @@ COLAB_BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 
 
 def index_files():
-    """The notebooks with their badges and bootstrap cells, and the top-level README with its index: {path: text}."""
-    repository, release = _repository()
+    """The notebooks with badges and bootstrap cells, the README with its index and link to the site: {path: text}."""
+    repository, release = repository_and_release()
     files = {}
     for path in [*(session.path for session in all_sessions()), RUN_ALL]:
         notebook = read_notebook(path)
         lines = (
             "![Python 3.11 or newer](https://img.shields.io/badge/python-3.11%2B-3776ab)\n"
             "![PyTorch 2.10 or newer](https://img.shields.io/badge/torch-2.10%2B-ee4c2c)\n"
-            f"[![Open in Colab]({COLAB_BADGE})]({_colab_address(path)})"
+            f"[![Open in Colab]({COLAB_BADGE})]({colab_address(path)})"
         )
         first = notebook.cells[0]
         first.source = between(first.source, "badges", lines)
@@ -51,7 +51,8 @@ def index_files():
         cell.source = BOOTSTRAP.format(repository=repository, release=release, name=repository.rsplit("/", 1)[1])
         files[path] = nbformat.writes(notebook) + "\n"
     readme = ROOT / "README.md"
-    return {**files, readme: between(readme.read_text(encoding="utf-8"), "index", _index(_heads()))}
+    text = between(readme.read_text(encoding="utf-8"), "site", _site())
+    return {**files, readme: between(text, "index", _index(_heads()))}
 
 
 @publishing_lock()
@@ -67,17 +68,30 @@ def write_index():
         write_files(ROOT / "images", {JOURNEY: png.getvalue()})
 
 
-def _repository():
+def repository_and_release():
     """The repository's address and the branch or tag that Colab opens, from pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     return project["project"]["urls"]["Repository"], project["tool"]["course"]["release"]
 
 
-def _colab_address(notebook):
+def colab_address(notebook):
     """Where Colab opens a notebook of the repository."""
-    repository, release = _repository()
+    repository, release = repository_and_release()
     colab = repository.replace("https://github.com", "https://colab.research.google.com/github")
     return f"{colab}/blob/{release}/{notebook.relative_to(ROOT).as_posix()}"
+
+
+def site_address():
+    """Where GitHub Pages shows the site of the repository."""
+    owner, name = repository_and_release()[0].split("/")[-2:]
+    return f"https://{owner.lower()}.github.io/{name}/"
+
+
+def _site():
+    """The sentence of the README that leads to the site."""
+    return (
+        f"**[The course as a site]({site_address()})**, with search, exercises, and every network to draw a digit for."
+    )
 
 
 def _heads():
@@ -95,7 +109,7 @@ def _index(heads):
         records = results(session.folder)
         page = "README.md" if records else session.path.name
         link = f"[{page_title(session, records)}](sessions/{session.name}/{page})"
-        badge = f"[![Open in Colab]({COLAB_BADGE})]({_colab_address(session.path)})"
+        badge = f"[![Open in Colab]({COLAB_BADGE})]({colab_address(session.path)})"
         row = [link, session.teaches, "", "", "not run yet", session.claimed, "", badge]
         if records:
             head = heads[session.name]
@@ -103,7 +117,7 @@ def _index(heads):
             row[2:5] = f"{head.parameters:,}", str(head.receptive_field), f"{head.accuracy} (n = {head.n})"
             row[6] = f"{epoch:.2g} s, {escape_markdown(head.device)}"
         lines.append(f"| {' | '.join(row)} |")
-    lines += ["", f"All of it in one go, on a GPU: [![Open in Colab]({COLAB_BADGE})]({_colab_address(RUN_ALL)})"]
+    lines += ["", f"All of it in one go, on a GPU: [![Open in Colab]({COLAB_BADGE})]({colab_address(RUN_ALL)})"]
     if heads:
         lines += ["", f"![{_journey_in_words(heads)}](images/{JOURNEY})"]
     return "\n".join(lines)

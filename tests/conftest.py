@@ -1,9 +1,12 @@
 """Fixtures: the embedded digits, and a copy of the course in which tests may run, break and publish things."""
 
+import functools
+import http.server
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import nbformat
@@ -144,3 +147,41 @@ def course(tmp_path_factory):
 def own_course(tmp_path):
     """A copy for one test alone."""
     return Course(tmp_path / "course")
+
+
+SITE = ROOT / "docs" / "_build" / "html"
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder, as any plain file server does, and prints nothing."""
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="session")
+def site():
+    """The address of the built site, served on this machine."""
+    if not (SITE / "index.html").exists():
+        pytest.skip("`make site` makes the site")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=SITE))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A Chromium without a window, driven by Selenium; `browser.get_log("browser")` has what is on its console."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="`make test-browser` installs Selenium")
+    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
+    if not all(programs):
+        pytest.skip("Debian's packages chromium and chromium-driver are not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = programs[0]
+    for argument in ("headless=new", "no-sandbox", "disable-dev-shm-usage", "window-size=1280,900"):
+        options.add_argument(f"--{argument}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(programs[1]))
+    yield driver
+    driver.quit()
