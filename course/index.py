@@ -14,6 +14,7 @@ from course.sessions import all_sessions
 BOOTSTRAP = """\
 # @title Setup
 # Find the course's code; where this notebook stands alone, as in Colab, fetch it.
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,8 @@ repository, release = "{repository}", "{release}"
 here = Path.cwd()
 clone = here / "{name}"
 root = next((folder for folder in (here, *here.parents) if (folder / "common" / "model.py").exists()), clone)
+if root == clone and (root / ".git").exists() and not (root / ".git" / "index").exists():
+    shutil.rmtree(root)  # half of a clone that was broken off: git writes the index last
 if root == clone and not root.exists():
     subprocess.run(["git", "clone", "--quiet", "--depth=1", "--branch", release, repository, str(root)], check=True)
 sys.path.insert(0, str(root))

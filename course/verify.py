@@ -4,6 +4,7 @@ import json
 from datetime import date
 
 import torch
+import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -72,13 +73,13 @@ def verify_run(session, path, record, dataset, device):
 
 def make_network(session, params):
     """The untrained network of a session's weights, for the parameters of a run."""
-    return _call(model, session.network, params)
+    return call_named(model, session.network, params)
 
 
 def count_right(session, params, network, dataset, device):
     """How many test images the network judges rightly, of how many: {name as in the record: (right, count)}."""
     if session.test_set:
-        dataset = _call(data, session.test_set, params, dataset)
+        dataset = call_named(data, session.test_set, params, dataset)
     options = {"mean": dataset.mean, "std": dataset.std, "seed": params["seed"], "device": device}
     loader = getattr(data, session.loader)(dataset.test, 1000, **options)
     outputs = train.predict(network, loader)
@@ -90,7 +91,13 @@ def count_right(session, params, network, dataset, device):
     return right
 
 
-def _call(module, call, params, *values):
-    """What a call in a session.yaml such as `resnet18(width)` gives, after other values with parameters of a run."""
+def call_named(module, call, params, *values):
+    """What a call in a session.yaml gives, `resnet18(width)` with a parameter of a run or `DigitSum(sums=1)` without.
+
+    Other `values` come first.
+    """
     function, names = call.removesuffix(")").split("(")
-    return getattr(module, function)(*values, *(params[name] for name in names.split(", ") if name))
+    given = [name for name in names.split(", ") if name]
+    fixed = dict(name.split("=") for name in given if "=" in name)
+    values += tuple(params[name] for name in given if "=" not in name)
+    return getattr(module, function)(*values, **{name: yaml.safe_load(value) for name, value in fixed.items()})

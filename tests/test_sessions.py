@@ -2,7 +2,11 @@
 
 import ast
 import json
+import os
 import re
+import subprocess
+import sys
+import tomllib
 
 import nbformat
 import pytest
@@ -65,6 +69,40 @@ def test_badges_and_bootstrap_come_from_one_place(own_course):
     for path in before:
         assert "colab.research.google.com/github/me/fork/blob/main/sessions/" in path.read_text()
         assert "https://github.com/me/fork" in notebooks.find_cell(read(path), "bootstrap").source
+
+
+def break_off_early(clone):
+    (clone / ".git" / "objects").mkdir(parents=True)
+    (clone / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
+
+
+def break_off_late(clone):
+    """While git writes the files: those that it has written are there."""
+    (clone / "common" / "train.py").unlink()
+    (clone / ".git" / "index").rename(clone / ".git" / "index.lock")
+
+
+def test_half_a_clone_is_made_anew_and_a_whole_one_kept(own_course, tmp_path):
+    """What a notebook fetches that was opened alone, when the machine was lost meanwhile."""
+    root, alone = own_course.root, tmp_path / "alone"
+    alone.mkdir()
+    git = ["git", "-C", root, "-c", "user.name=test", "-c", "user.email=test@example.org"]
+    project = tomllib.loads((root / "pyproject.toml").read_text())
+    release, address = project["tool"]["course"]["release"], project["project"]["urls"]["Repository"]
+    for command in (["init", "-q", "-b", release], ["add", "."], ["commit", "-q", "-m", "course"]):
+        subprocess.run([*git, *command], check=True)
+    code = notebooks.find_cell(read(root / "sessions" / "s06_under_10k" / "session.ipynb"), "bootstrap").source
+    environment = {
+        **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        **{"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.file://{root}.insteadOf", "GIT_CONFIG_VALUE_0": address},
+    }
+    clone = alone / address.rsplit("/", 1)[1]
+    for prepare in (break_off_early, break_off_late, lambda clone: (clone / "mine.txt").write_text("mine")):
+        prepare(clone)
+        command = [sys.executable, "-c", f"{code}\nimport common.train; print(common.train.__file__)"]
+        process = subprocess.run(command, cwd=alone, env=environment, capture_output=True, text=True)
+        assert process.stdout.strip() == str(clone / "common" / "train.py"), process.stderr
+    assert (clone / "mine.txt").exists()
 
 
 def test_the_requirements_name_the_packages_of_the_course():
