@@ -33,7 +33,7 @@ def read_schema(source):
             rule = {"type": "string", "choices": form} if isinstance(form, list) else dict(form)
             known = rule["type"] in PYTHON_TYPES
             limits = [float(rule[limit]) for limit in ("min", "max") if limit in rule]
-        except (TypeError, ValueError, SyntaxError, KeyError):
+        except (TypeError, ValueError, SyntaxError, KeyError, OverflowError):  # the last for a limit of 400 digits
             known, limits = False, []
         if not known or not all(map(math.isfinite, limits)):
             form = 'name = value  # @param {"type": "number"}'

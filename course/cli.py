@@ -66,8 +66,8 @@ def parse_arguments(arguments):
     command.add_argument("--rerender", action="store_true", help="make the published READMEs again with today's prose")
     command.set_defaults(command=run_publish)
 
-    command = commands.add_parser("badges", help="write badges and bootstrap cell into every notebook")
-    command.set_defaults(command=lambda options: index.write_badges())
+    command = commands.add_parser("index", help="write the index, and badges and bootstrap cell into every notebook")
+    command.set_defaults(command=lambda options: index.write_index())
 
     command = commands.add_parser("check", help="whether pages, results, code, badges and index fit together")
     command.set_defaults(command=run_check)
@@ -172,7 +172,7 @@ def run_publish(options):
     else:
         print(publish.publish(options.notebooks, options.to) / "README.md")
     if not options.to:
-        index.write_badges()
+        index.write_index()
     refused = sum(isinstance(page, notebooks.PublishError) for page in pages)
     if refused:
         raise RunError(f"{refused} of {len(pages)} sessions could not be published.")

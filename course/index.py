@@ -39,7 +39,7 @@ COLAB_BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 EXERCISES_BADGE = "https://img.shields.io/badge/exercises-open_in_Colab-f9ab00?logo=googlecolab"
 
 
-def badges():
+def index_files():
     """The notebooks with badges and bootstrap cells, the README with its index and link to the site: {path: text}."""
     repository, release = repository_and_release()
     files = {}
@@ -68,9 +68,9 @@ def badges():
 
 
 @publishing_lock()
-def write_badges():
+def write_index():
     """Write badges and bootstrap cells, the exercises, which have them too, the index and its picture."""
-    for path, text in badges().items():
+    for path, text in index_files().items():
         write_files(path.parent, {path.name: text})
     write_exercises()
     if heads := _heads():

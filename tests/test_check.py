@@ -1,6 +1,7 @@
 """`course check` finds what does not fit together; `course verify` and `course compare`."""
 
 import json
+import pickle
 import re
 import shutil
 import subprocess
@@ -10,11 +11,12 @@ import nbformat
 import pytest
 import torch
 from conftest import ROOT, Course
+from hostile import Bomb
 from safetensors.torch import load_file, save_file
 
 from common import data, model, train
 from common.utils import versions
-from course import verify
+from course import notebooks, verify
 from course.check import check
 from course.notebooks import PublishError, find_cell, results
 from course.sessions import all_sessions, read_session
@@ -46,7 +48,7 @@ def one_session(tmp_path_factory):
     """A copy of the course with one session, as a git checkout."""
     course = Course(tmp_path_factory.mktemp("one"))
     course.keep_sessions(SESSION)
-    assert course("badges").returncode == 0
+    assert course("index").returncode == 0
     subprocess.run(["git", "init", "--quiet", course.root], check=True)
     return course
 
@@ -91,8 +93,8 @@ FAULTS = [
     (replace(f"sessions/{SESSION}/results.json", '"test_accuracy": 0.995', '"test_accuracy": 0.996'), "results.json"),
     (drop_a_result, "there is no result of variant A, seed 1"),
     (change_the_code, "the deciding code has changed since its results"),
-    (change_the_bootstrap, "session.ipynb: not what `course badges` would write"),
-    (replace("README.md", "| 9,404 |", "| 9,405 |"), "README.md: not what `course badges` would write"),
+    (change_the_bootstrap, "session.ipynb: not what `course index` would write"),
+    (replace("README.md", "| 9,404 |", "| 9,405 |"), "README.md: not what `course index` would write"),
     (
         replace("README.md", "## Use it", f"## Use it in {HOME}/course"),
         "README.md names a folder of somebody's machine",
@@ -288,3 +290,57 @@ def test_two_sets_of_runs_are_compared(course, tmp_path):
     process = course("compare", "s07:A", "s07:B")
     assert process.returncode == 2
     assert "One run says nothing" in process.stderr_text
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Hostile input: weights of another form
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """The committed weights of session 6, in a folder of their own; data need not be there."""
+    source = ROOT / "sessions" / "s06_under_10k"
+    target = tmp_path / "s06_under_10k"
+    target.mkdir()
+    for name in ("session.yaml", "results.json", "weights.safetensors"):
+        (target / name).write_bytes((source / name).read_bytes())
+    dataset = type("Dataset", (), {"sha256": notebooks.results(source)[0]["dataset"]["sha256"]})
+    monkeypatch.setattr(data, "load", lambda name: dataset)
+    return target / "weights.safetensors"
+
+
+def spoil_shape(path):
+    tensors = load_file(path)
+    save_file({name: tensor[None] for name, tensor in tensors.items()}, path)
+
+
+def drop_a_layer(path):
+    tensors = load_file(path)
+    tensors.pop(next(name for name in tensors if tensors[name].dim() == 4))
+    save_file(tensors, path)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        spoil_shape,
+        drop_a_layer,
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"\xff" * 64),  # a header of 18 million terabytes
+        lambda path: path.write_bytes(pickle.dumps(Bomb(path.parent / "outside"))),
+        lambda path: torch.save(Bomb(path.parent / "outside"), path),
+    ],
+)
+def test_weights_of_another_form_are_refused_and_run_no_code(weights, spoil):
+    spoil(weights)
+    with pytest.raises(PublishError, match="not that of this network") as error:
+        verify.verify(read_session(weights.parent), "cpu")
+    assert "\n" not in str(error.value)
+    assert not (weights.parent / "outside").exists()
+
+
+def test_weights_without_a_record_are_not_verified(weights):
+    (weights.parent / "results.json").write_text("[]")
+    with pytest.raises(PublishError, match="there is no record of the run"):
+        verify.verify(read_session(weights.parent), "cpu")

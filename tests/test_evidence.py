@@ -6,9 +6,9 @@ import re
 
 import pytest
 from conftest import ROOT
+from hostile import few, places, replaced
 from hypothesis import given
 from hypothesis import strategies as st
-from test_hostile import few, places, replaced
 
 from common import data
 from common.record import MIME, VERSION, record_line

@@ -1,18 +1,40 @@
 """Publishing: what a page says, what is refused, and that nothing is left by half."""
 
+import contextlib
+import copy
 import dataclasses
 import json
+import pickle
 import statistics
 import subprocess
 
 import nbformat
 import pytest
 from conftest import Course
+from hostile import (
+    HOSTILE,
+    PARAMETERS,
+    PIXEL,
+    Bomb,
+    Session,
+    anything,
+    few,
+    live,
+    outputs_with,
+    places,
+    replaced,
+    small_notebook,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from nbformat.v4 import new_output
 
+from common.parameters import ParameterError, read_schema
 from common.record import MIME, record_line
-from course import notebooks
+from course import notebooks, publish
 from course.evidence import outputs_of
-from course.notebooks import find_cell
+from course.notebooks import PublishError, find_cell
+from course.page import _command
 from course.sessions import find_session
 
 
@@ -22,7 +44,7 @@ def executed(tmp_path_factory):
     course = Course(tmp_path_factory.mktemp("published"))
     course.keep_sessions("s06_under_10k")
     course.add_session("s99_test", "accuracy = 0.5 + seed / 10\nprint('\\n'.join(map(str, range(30))))")
-    assert course("badges").returncode == 0
+    assert course("index").returncode == 0
     for seed in (0, 1):
         process = course("run", "s99", "--seed", seed)
         assert process.returncode == 0, process.stderr_text
@@ -498,3 +520,150 @@ def test_a_page_is_replaced_as_a_whole(mine):
     assert mine("publish", *runs_of(mine)).returncode == 0
     assert not (page(mine) / "images" / "old.png").exists()
     assert not list(page(mine).rglob("*.unfinished"))
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Hostile input: any text and any value, in a record and in a notebook
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    session = Session(tmp_path_factory.mktemp("hostile"))
+    session.publish(small_notebook(record=session.record))
+    return session
+
+
+def test_the_renderer_sees_what_is_live():
+    assert {tag for tag, *_ in live("\n\n".join(HOSTILE))} >= {"script", "img", "iframe", "a"}
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_text_of_a_notebook_does_not_come_alive(session, text):
+    """In the record, in a parameter, and in every kind of output."""
+
+    def page_of(text):
+        parameters = PARAMETERS.replace('dataset = "mnist"', f"dataset = {text!r}")
+        record = copy.deepcopy(session.record)
+        record |= {"device": text, "versions": {"torch": text, text: "1"}}
+        record["dataset"]["name"] = record["params"]["dataset"] = text
+        accuracy = record["metrics"]["test_accuracy"]
+        record["metrics"]["parts"] = [{"part": part, "test_accuracy": accuracy} for part in (text, text, "b", "b")]
+        return session.publish(small_notebook(parameters, outputs_with(text), record))
+
+    page = page_of(text)
+    assert live(page) == live(page_of("text"))
+    words = text.split("evil")[0].split("://")[0].split("<")[0].strip(" `[]!()\\\n")[:5]
+    assert words in page, "the text is lost"
+
+
+@few(60)
+@given(st.data())
+def test_a_record_with_anything_in_it_is_refused_or_shown_as_text(session, data):
+    place = data.draw(st.sampled_from([place for place in places(session.record) if "history" not in place][1:]))
+    record = replaced(session.record, place, data.draw(anything))
+    notebook = small_notebook(record=session.record)
+    notebook.cells[-1].outputs[0].data[MIME] = record
+    with contextlib.suppress(Exception):  # a forger who knows of the checksum
+        notebook.cells[-1].outputs[0].data["text/plain"] = record_line(record)
+    try:
+        readme = session.publish(notebook)
+    except (PublishError, ParameterError):
+        return
+    assert live(readme) <= live(session.publish(small_notebook(record=session.record)))
+
+
+@few(25)
+@given(st.data())
+def test_a_notebook_with_anything_in_it_is_refused_or_shown_as_text(session, data):
+    notebook = json.loads(nbformat.writes(small_notebook(outputs=outputs_with("text"), record=session.record)))
+    expected = live(session.publish(notebook))
+    place = data.draw(st.sampled_from([place for place in places(notebook) if MIME not in place]))
+    with contextlib.suppress(PublishError, ParameterError):
+        assert live(session.publish(replaced(notebook, place, data.draw(anything)))) <= expected
+
+
+@few(60)
+@given(st.binary(max_size=50) | anything.map(lambda value: json.dumps(value).encode()))
+def test_files_that_are_something_else_are_named(session, content):
+    """Notebook, results and note of the verification."""
+    path = session.root / "runs" / "results.json"
+    path.write_bytes(content)
+    path.with_name("verified.json").write_bytes(content)
+    with pytest.raises(PublishError, match="not a readable notebook"):
+        notebooks.read_notebook(path)
+    for read, form in ((notebooks.results, list), (notebooks.verification, dict)):
+        try:
+            assert isinstance(read(path.parent), form)
+        except PublishError as error:
+            assert ".json" in str(error)
+    path.unlink()
+    path.with_name("verified.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "message"),
+    [
+        ("../../outside.png", PIXEL, "has the name"),
+        ("x](javascript:alert(1)).png", PIXEL, "has the name"),
+        ("a\0b", PIXEL, "has the name"),
+        ("x.png", "abcde", "cannot be written"),
+    ],
+)
+def test_an_image_of_a_notebook_with_a_bad_name_or_content_is_refused(session, name, image, message):
+    output = new_output("display_data", data={"image/png": image}, metadata={"filename": name})
+    with pytest.raises(PublishError, match=message):
+        session.publish(small_notebook(outputs=[output], record=session.record))
+
+
+def test_two_images_of_one_name_and_a_cell_that_failed_are_refused(session):
+    image = new_output("display_data", data={"image/png": PIXEL}, metadata={"filename": "x.png"})
+    with pytest.raises(PublishError, match="unique"):
+        session.publish(small_notebook(outputs=[image, image], record=session.record))
+    error = new_output("error", ename="E", evalue="<script>", traceback=["\n\n<script>"])
+    with pytest.raises(PublishError, match="a cell ended with an error"):
+        session.publish(small_notebook(outputs=[error], record=session.record))
+
+
+def test_what_is_not_python_is_refused(session):
+    notebook = small_notebook(record=session.record)
+    notebook.cells[2].source = "%cd /\n!touch outside"
+    with pytest.raises(PublishError, match="The cell 'work' is not plain Python"):
+        session.publish(notebook)
+
+
+def test_a_value_that_the_source_forbids_is_refused(session):
+    """The parameters cell of an executed notebook may have been changed together with the record."""
+    record = replaced(session.record, ("params", "seed"), -1) | {"seed": -1}
+    with pytest.raises(PublishError, match="seed must be from 0"):
+        session.publish(small_notebook(PARAMETERS.replace("seed = 0", "seed = -1"), record=record))
+
+
+def test_a_record_that_contradicts_its_own_parameters_is_refused(session):
+    with pytest.raises(PublishError, match="the record has other parameters than the notebook"):
+        session.publish(small_notebook(record=session.record | {"seed": 7}))
+
+
+def test_a_command_to_repeat_a_run_is_one_command():
+    """It is there to be copied into a shell."""
+    params = {"dataset": "folder:x; touch 'outside' $(touch outside)"}
+    record = {"session": "s99_test", "profile": "full", "seed": 0, "device": "GPU", "params": params}
+    found = _command(record, read_schema(PARAMETERS))
+    assert found == """course run s99_test -p dataset 'folder:x; touch '"'"'outside'"'"' $(touch outside)' --seed 0"""
+
+
+def test_runs_that_measure_different_things_are_refused(session):
+    whole = {"test_accuracy": session.record["metrics"]["test_accuracy"]}
+    parts = [{**whole, "sum_accuracy": whole["test_accuracy"]}, whole]
+    record = replaced(session.record, ("metrics",), {**session.record["metrics"], "parts": parts})
+    with pytest.raises(PublishError, match="do not all measure the same accuracies"):
+        session.publish(small_notebook(record=record))
+
+
+def test_a_pickle_is_not_published_as_weights(session):
+    path = session.executed.with_suffix(".safetensors")
+    good = path.read_bytes()
+    path.write_bytes(pickle.dumps(Bomb(session.root / "outside")))
+    record = replaced(session.record, ("weights", "sha256"), publish.hash_file(path))
+    with pytest.raises(PublishError, match="is no safetensors file"):
+        session.publish(small_notebook(record=record))
+    path.write_bytes(good)

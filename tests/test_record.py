@@ -1,18 +1,32 @@
 """Parameters: what the schema says, what the check refuses."""
 
+import contextlib
 import copy
+import io
+import json
 import math
+import os
 import subprocess
 import sys
 from importlib import metadata
 
 import pytest
 from conftest import ROOT
+from hostile import (
+    CELL_OF_TYPES,
+    anything,
+    few,
+    hostile,
+)
+from hypothesis import given
+from hypothesis import strategies as st
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
+from papermill.translators import PythonTranslator
 
 from common.parameters import ParameterError, check_parameters, describe, find_parameters, read_schema
 from common.record import check_installation, finite
+from course import cli
 from course.evidence import outputs_of
 from course.sessions import find_session
 
@@ -198,3 +212,94 @@ def test_numbers_that_json_does_not_know_become_null():
         "a": [1.5, None, [None, "x"]],
         "b": {"c": None, "d": 2},
     }
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Hostile input: any value, from the command and from papermill
+
+
+TYPES = read_schema(CELL_OF_TYPES)
+
+
+@few(100)
+@given(st.sampled_from([*TYPES]), anything)
+def test_a_value_is_refused_or_reaches_the_notebook_as_it_is(name, value):
+    """What passes the check has the right type and range, and papermill's cell says the same value."""
+    try:
+        checked = check_parameters(TYPES, {name: value})
+    except ParameterError:
+        return
+    assert type(checked[name]) is type(TYPES[name]["default"])
+    assert not isinstance(value, float) or math.isfinite(value)
+    assert (
+        find_parameters([CELL_OF_TYPES, "# Parameters\n" + PythonTranslator.codify(checked, "")])[name] == checked[name]
+    )
+
+
+@few(100)
+@given(st.dictionaries(st.text() | hostile | st.integers(), anything, min_size=1, max_size=3))
+def test_a_name_that_does_not_exist_is_refused(values):
+    with pytest.raises(ParameterError, match="There is no parameter"):
+        check_parameters(TYPES, values)
+
+
+@few(100)
+@given(st.text() | hostile)
+@pytest.mark.parametrize("start", ["", "epochs = ", "epochs.x = ", "lr = __import__('os').system('touch outside')\n"])
+def test_a_cell_with_code_for_parameters_is_not_executed(start, text):
+    before = sorted(os.listdir())
+    with contextlib.suppress(ParameterError):
+        values = find_parameters([CELL_OF_TYPES, f"# Parameters\n{start}{text}"])
+        assert values == check_parameters(TYPES, values)
+    assert sorted(os.listdir()) == before
+
+
+@few(100)
+@given(anything | st.fixed_dictionaries({"type": st.sampled_from(["number", "file", 1])}, optional={"min": anything}))
+def test_what_is_not_a_form_is_refused(form):
+    try:
+        schema = read_schema(f"x = 1  # @param {json.dumps(form)}")
+        check_parameters(schema, {"x": 1})
+    except ParameterError:
+        return
+    assert "x = 1" in describe(schema)
+
+
+@pytest.fixture(scope="module")
+def command():
+    """The command in this process: (exit code, what stderr says, what would have been executed)."""
+
+    def call(*arguments):
+        executed, error = [], io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(error):
+            patch.setattr(cli, "SIGNALS", ())
+            patch.setattr(cli, "execute", lambda *values: executed.append(values))
+            try:
+                code = cli.main(list(arguments))
+            except SystemExit as exit:  # argparse
+                code = exit.code
+        return code, error.getvalue(), executed
+
+    return call
+
+
+@few(60)
+@given(st.sampled_from(["epochs", "lr", "dataset", "variant", "seed"]) | st.text() | hostile, st.text() | hostile)
+def test_a_parameter_of_the_command_is_refused_or_executed(command, name, value):
+    code, error, executed = command("run", "s06", "-p", name, value)
+    if code:
+        assert code == 2
+        assert not executed
+        assert "course: " in error or "usage: course" in error
+    else:
+        _, values, path, _ = executed[0]
+        assert values[name] == type(values[name])(value)
+        assert len(path.parts) == 3  # whatever the value is, the files lie in the session's folder
+        assert ".." not in path.parts
+
+
+@pytest.mark.parametrize("limit", ["nan", "inf", "0", "-1", "x"])
+def test_what_is_not_a_time_limit_is_refused(command, limit):
+    code, error, executed = command("run", "s06", f"--time-limit={limit}")
+    assert (code, executed) == (2, [])
+    assert "--time-limit: invalid hours value" in error

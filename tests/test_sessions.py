@@ -10,11 +10,12 @@ import tomllib
 
 import nbformat
 import pytest
-from conftest import ROOT
+from conftest import DESCRIPTION, ROOT
+from hostile import CELL_OF_TYPES, small_notebook
 
-from common.parameters import PLACE_PARAMETERS, check_parameters
+from common.parameters import PLACE_PARAMETERS, ParameterError, check_parameters
 from course import notebooks
-from course.sessions import all_sessions
+from course.sessions import UsageError, all_sessions, read_session
 
 SESSIONS = all_sessions()
 PUBLISHED = [session for session in SESSIONS if (session.folder / "results.json").exists()]
@@ -58,13 +59,13 @@ def test_parameters_fit_their_own_schema(session):
 
 def test_badges_and_bootstrap_come_from_one_place(own_course):
     before = {path: path.read_bytes() for path in own_course.root.glob("sessions/*/session.ipynb")}
-    assert own_course("badges").returncode == 0
+    assert own_course("index").returncode == 0
     assert before == {path: path.read_bytes() for path in before}
     pyproject = own_course.root / "pyproject.toml"
     pyproject.write_text(
         re.sub(r'Repository = ".*"', 'Repository = "https://github.com/me/fork"', pyproject.read_text())
     )
-    assert own_course("badges").returncode == 0
+    assert own_course("index").returncode == 0
     for path in before:
         assert "colab.research.google.com/github/me/fork/blob/main/sessions/" in path.read_text()
         assert "https://github.com/me/fork" in notebooks.find_cell(read(path), "bootstrap").source
@@ -119,3 +120,41 @@ def test_results_are_strict_json(session):
         pytest.fail(f"{name} is no JSON")
 
     json.loads((session.folder / "results.json").read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Hostile input: descriptions of another form
+
+
+@pytest.mark.parametrize(
+    "quick",
+    ["", "- epochs", "epochs: [", "1: 2", "epochs: !!python/object/apply:os.mkdir [outside]", "epochs: 1e3", "\xff"],
+)
+def test_a_broken_quick_profile_is_named(tmp_path, monkeypatch, quick):
+    monkeypatch.chdir(tmp_path)
+    nbformat.write(small_notebook(CELL_OF_TYPES), tmp_path / "session.ipynb")
+    text = DESCRIPTION.replace("quick: {profile: quick}", f"quick:\n  {quick}")
+    (tmp_path / "session.yaml").write_bytes(text.encode("latin-1"))
+    with pytest.raises((UsageError, ParameterError)):
+        read_session(tmp_path).parameters("quick")
+    assert not (tmp_path / "outside").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("teaches: nothing\n", "", "'teaches' is a required property"),
+        ("claimed: 50 %", "claimed: 50", "claimed: 50 is not of type 'string'"),
+        ("claimed: 50 %", "claimed: 50 %\nepochs: 3", "'epochs' was unexpected"),
+        ("skeleton()", "__import__('os').mkdir('outside')", "network: "),
+        ("seeds: {A: 2}", "seeds: 2", "seeds: 2 is not of type 'object'"),
+    ],
+)
+def test_a_broken_description_of_a_session_is_named(tmp_path, old, new, message):
+    assert old in DESCRIPTION
+    (tmp_path / "session.yaml").write_text(DESCRIPTION.replace(old, new))
+    with pytest.raises(UsageError, match=re.escape(message)):
+        read_session(tmp_path)
+    (tmp_path / "session.yaml").unlink()
+    with pytest.raises(UsageError, match="No such file"):
+        read_session(tmp_path)
