@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from common import checking, data, train, utils
-from common.checking import call, describe, given, number, require, tensor
+from common.checking import call, choice, given, number, require, tensor
 from common.model import ConvBlock
 
 THINK = {
@@ -27,9 +27,7 @@ def swaps(relu_max, relu_average, norm_average, norm_max, point_average, point_m
     answers = {"relu_max": relu_max, "relu_average": relu_average, "norm_average": norm_average}
     answers |= {"norm_max": norm_max, "point_average": point_average, "point_max": point_max}
     for name, answer in answers.items():
-        given(name, answer)
-        known = isinstance(answer, str) and answer in ("same", "other")
-        require(known, f"`{name}` must be 'same' or 'other'; it is {describe(answer)}.")
+        choice(name, answer, ("same", "other"))
     generator = torch.Generator().manual_seed(0)
     maps = torch.randn(4, 6, 7, 7, generator=generator)
     norm = nn.BatchNorm2d(6).eval()
