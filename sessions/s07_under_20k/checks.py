@@ -194,7 +194,7 @@ def ways(uses):
             padding=padding * convolutions,
         )[0, 0]
         hint = (
-            "follow one pixel: how many outputs of the first layer see it, and how many of the next see each of those?"
+            "follow one pixel: count the outputs of the first layer that see it, and for each those of the next"
         )
         if torch.allclose(answer, outputs):
             hint = "that is the number of outputs that see the pixel. But it has several ways to each of them"
