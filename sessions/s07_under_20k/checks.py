@@ -193,9 +193,7 @@ def ways(uses):
             torch.ones(1, 1, size, size, dtype=torch.double),
             padding=padding * convolutions,
         )[0, 0]
-        hint = (
-            "follow one pixel: count the outputs of the first layer that see it, and for each those of the next"
-        )
+        hint = "follow one pixel: count the outputs of the first layer that see it, and for each those of the next"
         if torch.allclose(answer, outputs):
             hint = "that is the number of outputs that see the pixel. But it has several ways to each of them"
         elif convolutions > 1 and torch.allclose(answer, _ways(1, padding)):
