@@ -46,6 +46,14 @@ def numbers(name, value, count):
     return [number(f"{name}[{position}]", item) for position, item in enumerate(value)]
 
 
+def choice(name, value, words):
+    """The answer `value`; raises NotYet if it is none of these words."""
+    given(name, value)
+    known = isinstance(value, str) and value in words
+    require(known, f"`{name}` must be {' or '.join(repr(word) for word in words)}; it is {describe(value)}.")
+    return value
+
+
 def tensor(name, value, shape):
     """The answer `value`; raises NotYet if it is no tensor of this shape with finite numbers."""
     given(name, value)
@@ -116,11 +124,9 @@ def prediction(points, effect):
 def verdict(effect, said):
     """Raise NotYet unless `said`, "better", "worse" or "cannot tell", is what the Difference `effect` allows to say."""
     nothing = said is None or said is ...
-    require(
-        not nothing, f"you measured {effect}. There is nothing yet in `verdict`: what does the interval allow to say?"
-    )
-    known = isinstance(said, str) and said in ("better", "worse", "cannot tell")
-    require(known, f"`verdict` must be 'better', 'worse' or 'cannot tell'; it is {describe(said)}.")
+    what = "what does the interval allow to say?"
+    require(not nothing, f"you measured {effect}. There is nothing yet in `verdict`: {what}")
     right = "better" if effect.low > 0 else "worse" if effect.high < 0 else "cannot tell"
+    fits = choice("verdict", said, ("better", "worse", "cannot tell")) == right
     sides = "Look at both ends of the interval: on which side of 0 are they?"
-    require(said == right, f"the verdict '{said}' does not follow from {effect}. {sides}")
+    require(fits, f"the verdict '{said}' does not follow from {effect}. {sides}")

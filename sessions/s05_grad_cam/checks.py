@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from common import checking, data, train, utils
-from common.checking import call, describe, given, number, numbers, require, tensor
+from common.checking import call, choice, given, number, numbers, require, tensor
 from common.grad_cam import activations_and_gradients, grad_cam
 from common.model import zero_one_or_neither
 
@@ -63,10 +63,7 @@ def changes(constant, doubled, negative, probability):
     """Exercise 1: what becomes of a map when the score changes; held against what grad_cam gives."""
     answers = {"constant": constant, "doubled": doubled, "negative": negative, "probability": probability}
     for name, answer in answers.items():
-        given(name, answer)
-        known = isinstance(answer, str) and answer in OUTCOMES
-        words = ", ".join(repr(word) for word in OUTCOMES)
-        require(known, f"`{name}` must be one of {words}; it is {describe(answer)}.")
+        choice(name, answer, OUTCOMES)
     network, image = _surest()
     zero = torch.tensor([1])
     before = grad_cam(network, network[LAYER], image, zero)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from common import checking, data, train, utils
-from common.checking import call, describe, given, number, require, tensor
+from common.checking import call, choice, given, number, require, tensor
 from common.model import ConvBlock
 
 THINK = {
@@ -27,9 +27,7 @@ def swaps(relu_max, relu_average, norm_average, norm_max, point_average, point_m
     answers = {"relu_max": relu_max, "relu_average": relu_average, "norm_average": norm_average}
     answers |= {"norm_max": norm_max, "point_average": point_average, "point_max": point_max}
     for name, answer in answers.items():
-        given(name, answer)
-        known = isinstance(answer, str) and answer in ("same", "other")
-        require(known, f"`{name}` must be 'same' or 'other'; it is {describe(answer)}.")
+        choice(name, answer, ("same", "other"))
     generator = torch.Generator().manual_seed(0)
     maps = torch.randn(4, 6, 7, 7, generator=generator)
     norm = nn.BatchNorm2d(6).eval()
@@ -195,9 +193,7 @@ def ways(uses):
             torch.ones(1, 1, size, size, dtype=torch.double),
             padding=padding * convolutions,
         )[0, 0]
-        hint = (
-            "follow one pixel: how many outputs of the first layer see it, and how many of the next see each of those?"
-        )
+        hint = "follow one pixel: count the outputs of the first layer that see it, and for each those of the next"
         if torch.allclose(answer, outputs):
             hint = "that is the number of outputs that see the pixel. But it has several ways to each of them"
         elif convolutions > 1 and torch.allclose(answer, _ways(1, padding)):

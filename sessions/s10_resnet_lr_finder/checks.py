@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from common import checking, data, plots, train, utils
-from common.checking import call, describe, given, number, numbers, require, tensor
+from common.checking import call, choice, describe, given, number, numbers, require, tensor
 from common.lr_finder import endless, find_lr
 from common.model import ConvBlock
 
@@ -217,9 +217,7 @@ def stories(fresh, trained, shuffled, tiny):
     """Exercise 3: which of the four range tests is which."""
     answers = {"fresh": fresh, "trained": trained, "shuffled": shuffled, "tiny": tiny}
     for name, answer in answers.items():
-        given(name, answer)
-        letter = isinstance(answer, str) and answer in tuple("ABCD")
-        require(letter, f"`{name}` must be one of the letters A to D, as a string; it is {describe(answer)}.")
+        choice(name, answer, tuple("ABCD"))
     for name, answer in answers.items():
         require(answer == STORIES[name], f"`{name}` is not plot {answer}: {LOOK[name]}")
     best, fresh_end, trained_end = min(_tests()["D"].smoothed), _tests()["D"].rates[-1], _tests()["C"].rates[-1]
