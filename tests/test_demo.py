@@ -405,7 +405,8 @@ def test_everything_can_be_reached_with_the_tab_key(page):
         reached.add(
             page.run("const { id, className, tagName } = document.activeElement; return id || className || tagName;")
         )
-    assert {"first", "second", "file", "pad", "clear", "undo", "set", "looked best", "CANVAS"} <= reached
+    assert {"first", "second", "file", "pad", "clear", "undo", "set", "CANVAS"} <= reached
+    assert any("best" in name for name in reached)  # a class in the list of probabilities
 
 
 @in_browser
