@@ -524,7 +524,8 @@ def test_own_weights_run_on_the_page(page, tmp_path, put):
     network = model.under_20k().eval()
     nn.init.constant_(network[9][0].weight[6], 1)  # it says 6 to everything
     path = tmp_path / "mine.safetensors"
-    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, path)
+    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    save_file({**tensors, "another network/0.0.weight": torch.zeros(2, 1, 3, 3)}, path)  # as in session 4
     page.open()
     assert put(page, path) == "mine.safetensors: these weights run now."
     assert page.answer().startswith("6 ")
