@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 help:
 	@echo 'make run      execute every session in the quick profile (embedded digits, no download), results in runs/quick'
-	@echo 'make test     run all tests'
+	@echo 'make test     check style and notebooks, run all tests'
 	@echo 'make site     build the site into docs/_build/html; needs none of the packages of the course'
 	@echo 'make serve    build the site and show it at http://localhost:$(PORT)'
 	@echo 'make test-browser run the tests of the site in Chromium; needs chromium, chromium-driver and npm'
@@ -24,6 +24,8 @@ run: .venv/done
 
 # One worker more than cores, because some tests wait for others to end.
 test: .venv/done
+	@ruff check --quiet . && ruff format --quiet --check .
+	@nbstripout --verify --keep-id sessions/*/session.ipynb sessions/run_all.ipynb
 	@OMP_NUM_THREADS=1 pytest -n $$(($(CORES) + 1)) --dist loadfile --no-loadscope-reorder
 
 site: .venv/site/done

@@ -1,27 +1,23 @@
 """What the demo in docs/demo knows of the networks, networks.json, and the test images that it offers, images.json."""
 
+import inspect
 import json
 import tomllib
 
 import torch
 from PIL import Image
+from safetensors import safe_open
 
 from common import data, model
 from common.utils import count_parameters
 from course.describe import describe
-from course.notebooks import ROOT, read_notebook, results, sessions
-from course.verify import NETWORKS
+from course.evidence import judged
+from course.notebooks import ROOT, results
+from course.sessions import all_sessions
+from course.verify import call_named
 
 PAGE = ROOT / "docs" / "demo"
 IMAGES_A_CLASS = 2
-# The networks of a session besides the one of its headline; their weights are weights-<name>.safetensors.
-OTHERS = {
-    "s02_digit_sum": {
-        "regression": lambda: model.DigitSum(sums=1),
-        "no hidden layer": lambda: model.DigitSum(hidden=False),
-    },
-    "s04_three_iterations": {"step 1": model.skeleton, "step 2": model.batch_norm_and_dropout},
-}
 
 
 def write_networks():
@@ -36,53 +32,79 @@ def networks_json():
     images = json.loads((PAGE / "images.json").read_text(encoding="utf-8"))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     source = f"{project['project']['urls']['Repository']}/tree/{project['tool']['course']['release']}"
-    networks = [json.dumps(entry) for path in sessions() for entry in describe_session(path.parent, images)]
-    return f'{{"source": {json.dumps(source)}, "networks": [\n' + ",\n".join(networks) + "\n]}\n"
+    entries = [json.dumps(entry) for entry, _ in networks(images)]
+    return f'{{"source": {json.dumps(source)}, "networks": [\n' + ",\n".join(entries) + "\n]}\n"
 
 
-def describe_session(folder, images):
-    """What the demo knows of each network of a session; none if it has no images of the session's data set."""
-    records = results(folder)
+def networks(images):
+    """Yield (description, untrained network) of all networks of the sessions whose data set is in `images`."""
+    for session in all_sessions():
+        yield from session_networks(session, images)
+
+
+def session_networks(session, images):
+    """Yield (description, untrained network) of the networks of one session, that of the headline first.
+
+    Its tensors have their own names in weights.safetensors; the others stand there with their name before, such as
+    "step 1/0.0.weight".
+    """
+    records, file = results(session.folder), session.folder / "weights.safetensors"
     dataset = images.get(records[0]["dataset"]["name"]) if records else None
     if not dataset:
         return
     record = records[0]
-    title = read_notebook(folder / "session.ipynb").cells[0].source.splitlines()[0].removeprefix("# ")
+    title = session.notebook.cells[0].source.splitlines()[0].removeprefix("# ")
     accuracies = {part.get("part"): part["test_accuracy"] for part in record["metrics"].get("parts", [])}
-    accuracies[None] = record["history"][-1]["test_accuracy"]
-    builders = {None: lambda: NETWORKS[folder.name](record["params"])} | OTHERS.get(folder.name, {})
-    for name, build in builders.items():
-        ending = f"-{name.replace(' ', '-')}" if name else ""
-        weights = folder / f"weights{ending}.safetensors"
-        network = build()
+    accuracies[""] = judged(record)["test_accuracy"]
+    trained = tensor_names(file)
+    for name, call in {"": session.network, **session.others}.items():
+        network = call_named(model, call, record["params"])
+        tensors, prefix = network.state_dict(), f"{name}/" if name else ""
         described = describe(network, *examples(network, dataset))
-        yield {
-            "id": f"{folder.name}{ending}",
-            "session": folder.name,
+        entry = {
+            "id": f"{session.name}-{name.replace(' ', '-')}" if name else session.name,
+            "session": session.name,
             "title": f"{title}, {name}" if name else title,
             "dataset": record["dataset"]["name"],
             "tested": record["dataset"]["test"],
             "accuracy": accuracies.get(name),
             "parameters": count_parameters(network),
-            # without a committed file the demo still runs weights of the reader's own
-            "weights": str(weights.relative_to(ROOT)) if weights.exists() else None,
-            "outputs": outputs(folder.name, record, described, dataset["classes"]),
+            # without weights of the course the demo still runs those of a reader
+            "weights": str(file.relative_to(ROOT)) if {prefix + tensor for tensor in tensors} <= trained else None,
+            "prefix": prefix,
+            "outputs": outputs(classes_of(session, record["params"], dataset), described["layers"][-1]["shape"][0]),
             **described,
         }
+        yield entry, network
+
+
+def tensor_names(file):
+    """The names of the tensors in a safetensors file; none where it is not there."""
+    if not file.exists():
+        return set()
+    with safe_open(file, "pt") as tensors:
+        return set(tensors.keys())
 
 
 def examples(network, images):
     """Inputs (1, …) that a network takes: an image, and a digit where it adds one."""
-    image = torch.zeros(1, len(images["mean"]), *images["size"])
-    return (image, torch.zeros(1, 1)) if isinstance(network, model.DigitSum) else (image,)
+    image, digit = torch.zeros(1, len(images["mean"]), *images["size"]), torch.zeros(1, 1)
+    return (image, digit)[: len(inspect.signature(network.forward).parameters)]
 
 
-def outputs(session, record, described, classes):
-    """What the numbers mean that come out: groups with a name and their classes, or with None for one number."""
-    if session == "s05_grad_cam":
-        digits = data.zero_one_or_neither(data.load("digits"), record["params"]["classes"])
-        return [{"name": "label", "classes": digits.classes}]
-    label, rest = {"name": "label", "classes": classes}, described["layers"][-1]["shape"][0] - len(classes)
+def classes_of(session, params, images):
+    """The classes of a session: those of its data set, or of what it makes of it."""
+    if not session.test_set:
+        return images["classes"]
+    return call_named(data, session.test_set, params, data.load("digits")).classes
+
+
+def outputs(classes, size):
+    """What the `size` numbers mean that come out: the scores of the classes, then for session 2 those of the sums.
+
+    Where only one number follows, a regression, it is the sum itself and has no classes.
+    """
+    label, rest = {"name": "label", "classes": classes}, size - len(classes)
     if rest == 0:
         return [label]
     return [label, {"name": "sum", "classes": [str(number) for number in range(rest)] if rest > 1 else None}]

@@ -138,11 +138,11 @@ def test_a_docstring_is_plain_text_with_code_in_backticks():
 
 
 def test_the_address_of_the_repository_stands_once(own_course):
-    """After that one line was changed and `course badges` was run, all links are those of the fork."""
+    """After that one line was changed and `course index` was run, all links are those of the fork."""
     shutil.copytree(ROOT / "docs", own_course.root / "docs", ignore=shutil.ignore_patterns("_*"))
     project = own_course.root / "pyproject.toml"
     project.write_text(project.read_text().replace(pages.REPOSITORY, "https://github.com/Someone/fork"))
-    assert own_course("badges").returncode == 0
+    assert own_course("index").returncode == 0
     assert "https://someone.github.io/fork/" in (own_course.root / "README.md").read_text()
     code = "import json, pages; print(json.dumps([pages.cards(), pages.REPOSITORY, pages.index.site_address()]))"
     environment = {**own_course.environment(), "PYTHONPATH": f"{own_course.root}{os.pathsep}{own_course.root}/docs"}

@@ -5,7 +5,7 @@ import { Layers } from "./layers.js";
 import { Pad } from "./pad.js";
 import { element, imagePicture, magnify } from "./paint.js";
 import { prepare } from "./prepare.js";
-import { checkTensors, FileError, readSafetensors } from "./safetensors.js";
+import { checkTensors, FileError, pick, readSafetensors } from "./safetensors.js";
 
 const find = (id) => document.getElementById(id);
 const load = async (file) => (await fetch(file)).json();
@@ -125,7 +125,7 @@ async function choose(first, second) {
 
 /** The trained numbers of a network: loaded once, or from the reader's file. */
 async function weightsOf(entry) {
-  entry.tensors ??= readSafetensors(await (await fetch(root + entry.weights)).arrayBuffer());
+  entry.tensors ??= pick(readSafetensors(await (await fetch(root + entry.weights)).arrayBuffer()), entry.prefix);
   return entry.tensors;
 }
 
@@ -154,7 +154,7 @@ function showLayers() {
 async function openFile(file) {
   find("message").textContent = "";
   try {
-    const tensors = readSafetensors(await file.arrayBuffer());
+    const tensors = pick(readSafetensors(await file.arrayBuffer()), "");
     const current = cards.first.entry;
     const fits = [current, ...networks].find((entry) => matches(tensors, entry));
     if (!fits) checkTensors(tensors, current.tensors_expected);

@@ -81,9 +81,12 @@ function centreOfMass({ data, width }) {
   return { x: x / mass, y: y / mass };
 }
 
-/** Where the digit begins, so that its centre of mass is in the middle and nothing is cut off. */
+/**
+ * Where the digit begins, so that its centre of mass is in the middle and nothing is cut off. It can only move by whole
+ * pixels: in all images of MNIST the mass lies from 14 to 15, not evenly around 14.
+ */
 function place(mass, length) {
-  return Math.min(Math.max(Math.round(SIZE / 2 - mass), 0), SIZE - length);
+  return Math.min(Math.max(Math.ceil(SIZE / 2 - mass), 0), SIZE - length);
 }
 
 /** Pixels from 0 to 1 as the input of a network: less the mean of its training pixels, divided by their deviation. */

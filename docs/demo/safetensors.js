@@ -16,8 +16,8 @@ const TYPES = {
 export function readSafetensors(buffer) {
   const header = readHeader(buffer);
   const tensors = {};
-  for (const [name, { dtype, shape, data_offsets: offsets }] of Object.entries(header.entries)) {
-    if (name === "__metadata__" || !(dtype in TYPES)) continue;
+  for (const [name, { dtype, shape, data_offsets: offsets }] of header.entries) {
+    if (!(dtype in TYPES)) continue;
     const [size, read] = TYPES[dtype];
     const [begin, end] = offsets.map((offset) => offset + header.end);
     if (end > buffer.byteLength || end - begin !== size * shape.reduce((a, b) => a * b, 1)) {
@@ -36,11 +36,15 @@ function readHeader(buffer) {
   const length = Number(new DataView(buffer).getBigUint64(0, true));
   if (length > buffer.byteLength - 8) throw refused;
   try {
-    const entries = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(buffer.slice(8, 8 + length)));
-    return { entries, end: 8 + length };
+    const header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(buffer.slice(8, 8 + length)));
+    delete header.__metadata__;
+    const entries = Object.entries(header);
+    const whole = entries.every(([, { shape, data_offsets: offsets }]) => [shape, offsets].flat().every(Number.isInteger));
+    if (whole) return { entries, end: 8 + length };
   } catch {
-    throw refused;
+    // It is no JSON, or null.
   }
+  throw refused;
 }
 
 /** A float16, given as its 16 bits: one for the sign, five for the exponent, ten for the fraction. */
@@ -49,6 +53,12 @@ function fromHalf(bits) {
   if (exponent === 31) return fraction ? NaN : sign * Infinity;
   if (exponent === 0) return sign * 2 ** -24 * fraction;
   return sign * 2 ** (exponent - 25) * (1024 + fraction);
+}
+
+/** The tensors of one network in a file that holds several: their names begin with `prefix`, those of the main one with nothing. */
+export function pick(tensors, prefix) {
+  const own = Object.keys(tensors).filter((name) => name.startsWith(prefix) && !name.slice(prefix.length).includes("/"));
+  return Object.fromEntries(own.map((name) => [name.slice(prefix.length), tensors[name]]));
 }
 
 /** Whether a file's tensors are those that a network needs; raises FileError, which says the first difference. */
