@@ -30,6 +30,7 @@ test: .venv/done
 	@OMP_NUM_THREADS=1 pytest -n $$(($(CORES) + 1)) --dist loadfile --no-loadscope-reorder
 
 site: .venv/site/done
+	@rm -rf docs/_build/html  # Sphinx leaves pages there whose source is gone
 	@.venv/site/bin/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build/html
 
 serve: site
