@@ -7,7 +7,7 @@ import re
 import shlex
 from pathlib import Path
 
-from course.compare import difference
+from common.compare import difference
 from course.measures import device, groups, headline, percent
 from course.notebooks import PublishError, first_line, run_of, tags, weights_files
 
