@@ -35,7 +35,8 @@ def verify(session, device="auto", note=False):
         raise PublishError(f"{name}: the data set {dataset.name} is not the one of the record.")
     network = make_network(session, record["params"])
     try:
-        network.load_state_dict(load_file(path))
+        tensors = load_file(path)
+        network.load_state_dict({name: tensor for name, tensor in tensors.items() if "/" not in name})  # see Run.finish
     except (SafetensorError, RuntimeError) as error:  # no tensors; others than this network has
         why = first_line(" ".join(str(error).split()))
         raise PublishError(f"{name}: weights.safetensors is not that of this network: {why}") from None
