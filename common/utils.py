@@ -90,6 +90,11 @@ class _Sizes(list):
         return sum(math.prod(size) for size in self)
 
 
+def output_size(size, kernel, stride=1, padding=0):
+    """How many places a kernel has along a side of `size` pixels."""
+    return (size + 2 * padding - kernel) // stride + 1
+
+
 def receptive_field(model, input_size):
     """Follow one image of `input_size` (C, H, W) through a chain of convolutions and pools.
 
