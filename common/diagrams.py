@@ -150,8 +150,8 @@ def two_paths(network):
     axes.axis("off")
     return figure, (
         f"Two paths: the image goes through {convolutions} convolutions and a fully connected layer to {image} "
-        f"numbers, the digit through a fully connected layer to {digit}. Put side by side, these {image + digit} go through a "
-        f"hidden layer of {hidden} to {labels} scores for the label and {sums} for the sum."
+        f"numbers, the digit through a fully connected layer to {digit}. Put side by side, these {image + digit} "
+        f"go through a hidden layer of {hidden} to {labels} scores for the label and {sums} for the sum."
     )
 
 

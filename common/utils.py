@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import random
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -135,6 +136,16 @@ def _one(value):
 
 
 def versions():
-    """Versions of Python and of what decides a result."""
+    """Versions of Python and of what decides a result; of the course the commit, where it lies in a Git repository."""
     packages = ("torch", "torchvision", "numpy", "scikit-learn")
-    return {"python": platform.python_version(), **{package: metadata.version(package) for package in packages}}
+    found = {"python": platform.python_version(), **{package: metadata.version(package) for package in packages}}
+    return {**found, **({"course": commit()} if commit() else {})}
+
+
+def commit():
+    """The commit of the course's files, with "changed" behind it where they differ from it; None outside of Git."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty= changed"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
