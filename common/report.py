@@ -83,8 +83,8 @@ def next_step(network, history, target, train_accuracy, images):
         )
     elif overfits:
         advice = (
-            f"The gap is still {100 * gap:.2f} points, with {count_parameters(network):,} parameters. Change the images at "
-            "random, so that the network never sees one twice: the next sessions do."
+            f"The gap is still {100 * gap:.2f} points, with {count_parameters(network):,} parameters. Change the "
+            "images at random, so that the network never sees one twice: the next sessions do."
         )
     elif right < target:
         advice = "Training and test accuracy are alike, and too low: train longer, or give the network more channels."

@@ -24,6 +24,8 @@ SCHEMA = {
         "seeds": {"type": "object", "additionalProperties": {"type": ["integer", "array"]}},
         "scores": {"type": "object", "additionalProperties": {"type": "integer"}},
         "quick": {"type": "object"},
+        "colab_minutes": {"type": "number"},
+        "compare_with": {"type": "array", "prefixItems": [TEXT, TEXT], "minItems": 2, "maxItems": 2},
     },
 }
 
@@ -49,6 +51,8 @@ class Session:
     quick: dict  # the parameters that the quick profile changes
     test_set: str = ""  # makes the data set of the session from the one that was loaded, where it is another one
     loader: str = "Loader"  # the class of common/data.py whose batches the network takes
+    colab_minutes: float | None = None  # an estimate for the full run on a GPU of Colab
+    compare_with: tuple = ()  # the folder of another session and a variant of it, which the page compares with
     scores: dict = field(default_factory=dict)  # {accuracy: how many of the outputs}, where the network answers several
 
     @property
