@@ -4,6 +4,7 @@ A function that draws returns a Figure and a text that says in words what it sho
 """
 
 import base64
+import difflib
 import inspect
 import io
 import math
@@ -41,9 +42,20 @@ def show_text(*lines):
 
 def show_source(*objects):
     """Display the definitions of functions and classes, as they stand in their files."""
-    source = "\n\n".join(inspect.getsource(item).rstrip() for item in objects)
-    bundle = {"text/markdown": f"```python\n{source}\n```", "text/plain": source}
-    display(bundle, raw=True, metadata={"language": "python"})
+    _show_code("\n\n\n".join(inspect.getsource(item).rstrip() for item in objects), "python")
+
+
+def show_changes(before, after):
+    """Display how the definition of one function differs from that of another, line by line."""
+    lines = [inspect.getsource(item).splitlines() for item in (before, after)]
+    longest = len(lines[0]) + len(lines[1])  # as much context: all lines are shown
+    _, _, _, *changes = difflib.unified_diff(*lines, n=longest, lineterm="")
+    _show_code("\n".join(changes), "diff")
+
+
+def _show_code(text, language):
+    bundle = {"text/markdown": f"```{language}\n{text}\n```", "text/plain": text}
+    display(bundle, raw=True, metadata={"language": language})
 
 
 def sample_grid(split, classes, columns=10, rows=3):

@@ -287,9 +287,10 @@ def harmless(output):
     if not re.fullmatch(r"[\w.-]*", str(name)):
         raise PublishError(f"An image of the notebook has the name {name!r}: take letters, digits, dots and dashes.")
     output = copy.deepcopy(output)
-    is_python = output.metadata.get("language") == "python"  # a definition: its plain text becomes a block of code
-    output.metadata = type(output.metadata)(filename=str(name), alt=str(alt), python=is_python)
-    if is_python:
+    language = output.metadata.get("language")
+    language = language if language in ("python", "diff") else ""  # code, whose plain text becomes a block on the page
+    output.metadata = type(output.metadata)(filename=str(name), alt=str(alt), language=language)
+    if language:
         output.data.pop("text/markdown", None)
     output.data = type(output.data)({mime: output.data[mime] for mime in SHOWN if mime in output.data})
     if "text/markdown" in output.data:
