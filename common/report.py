@@ -71,7 +71,12 @@ def next_step(network, history, target, train_accuracy, images):
     dense = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
     share = sum(map(count_parameters, dense)) / count_parameters(network)
     overfits = gap > 2 * standard_error(right, images)
-    if overfits and not any(isinstance(layer, nn.BatchNorm2d | nn.Dropout) for layer in network.modules()):
+    if right < target and train_accuracy < target:
+        advice = (
+            f"Of the training images too only {train_accuracy:.2%} are right, less than the target: train longer, or "
+            "give the network more channels."
+        )
+    elif overfits and not any(isinstance(layer, nn.BatchNorm2d | nn.Dropout) for layer in network.modules()):
         advice = (
             f"{train_accuracy:.2%} of the training images are right, {100 * gap:.2f} points more than of the test "
             "images: there is little left to learn by heart. Make that harder, with batch norm and dropout."
@@ -86,10 +91,8 @@ def next_step(network, history, target, train_accuracy, images):
             f"The gap is still {100 * gap:.2f} points, with {count_parameters(network):,} parameters. Change the "
             "images at random, so that the network never sees one twice: the next sessions do."
         )
-    elif right < target:
-        advice = "Training and test accuracy are alike, and too low: train longer, or give the network more channels."
     else:
-        advice = "The target is reached and the gap is small: look for a smaller network that does the same."
+        advice = "The gap is inside the noise: look for a smaller network that does the same."
     return f"- **What to try next.** {advice}"
 
 
