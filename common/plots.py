@@ -89,8 +89,8 @@ def learning_curves(history):
     for part, label in (("train", "training, while it learns"), ("test", "test, after the epoch")):
         left.plot(history["epoch"], history[f"{part}_loss"], marker=".", label=label)
         right.plot(history["epoch"], _errors(history[f"{part}_accuracy"]), marker=".", label=label)
-    left.set(ylabel="loss", yscale="log")
-    _error_axis(right)
+    _log_axis(left, "loss")
+    _log_axis(right, "error (%)")
     for axes in (left, right):
         _epoch_axis(axes)
     right.legend()
@@ -108,11 +108,13 @@ def _errors(accuracies):
     return [max(100 * (1 - accuracy), 0.01) for accuracy in accuracies]
 
 
-def _error_axis(axes, name="error"):
-    """An axis for errors in percent, on a log scale with plain numbers."""
-    axes.set(ylabel=f"{name} (%)", yscale="log")
+def _log_axis(axes, name):
+    """A log scale with plain numbers, at 1, 2 and 5 of each decade."""
+    axes.set(ylabel=name, yscale="log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:g}"[-1] in "25" else ""))
+    axes.yaxis.set_minor_formatter(
+        FuncFormatter(lambda value, _: f"{value:g}" if f"{value:g}".lstrip("0.")[:1] in "25" else "")
+    )
 
 
 def _epoch_axis(axes):
@@ -157,9 +159,11 @@ def compare_curves(histories, quantities):
             drawn = _errors(values) if quantity.endswith("accuracy") else values
             axes.plot(history["epoch"], drawn, marker=".", label=name)
         if quantity.endswith("accuracy"):
-            _error_axis(axes, quantity.removesuffix("accuracy").replace("_", " ") + "error")
+            _log_axis(axes, quantity.removesuffix("accuracy").replace("_", " ") + "error (%)")
+        elif quantity.endswith("loss"):
+            _log_axis(axes, quantity.replace("_", " "))
         else:
-            axes.set(ylabel=quantity.replace("_", " "), yscale="log" if quantity.endswith("loss") else "linear")
+            axes.set_ylabel(quantity.replace("_", " "))
         _epoch_axis(axes)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(histories))
     ends = [
@@ -403,8 +407,9 @@ def heat_map_rows(split, chosen, logits, classes, maps):
         for axis, heat, name in zip(row[1:-1], image_maps, classes, strict=True):
             axis.imshow(heat, cmap="inferno", vmin=0, vmax=1)
             axis.set_title(f"for {name}", fontsize=8)
-        row[-1].imshow(image_maps[answer], cmap="inferno", vmin=0, vmax=1, alpha=0.55)
+        _overlay(row[-1], image_maps[answer])
         row[-1].set_title(f"overlay for {classes[answer]}", fontsize=8)
+    _note(figure, "heat maps: black 0, yellow 1, for the class above; red titles: mistakes")
     right = int((logits.argmax(dim=1).cpu() == split.labels)[chosen].sum())
     return figure, (
         f"{len(chosen)} test images, {right} classified right and {len(chosen) - right} wrong, each with its heat maps "
@@ -434,18 +439,18 @@ def class_maps(split, logits, classes, chosen, explain):
 
 def spread(values, name, target):
     """One dot a run, with their mean and a target."""
-    values = torch.tensor(values, dtype=torch.double)
-    figure = Figure(figsize=(7, 2), layout="constrained")
+    values = 100 * torch.tensor(values, dtype=torch.double)
+    figure = Figure(figsize=(7, 2.2), layout="constrained")
     axes = figure.subplots()
     axes.scatter(values, torch.zeros(len(values)), alpha=0.6)
-    axes.axvline(values.mean(), color="black", label=f"mean {values.mean():.2%}")
-    axes.axvline(target, color="firebrick", linestyle="dashed", label=f"target {target:.2%}")
-    axes.set(xlabel=name, yticks=[])
-    axes.legend()
-    mean = f"{100 * values.mean():.2f}" + (f" ± {100 * values.std():.2f}" if len(values) > 1 else "")
+    axes.axvline(values.mean(), color="black", label=f"mean {values.mean():.2f}")
+    axes.axvline(100 * target, color="firebrick", linestyle="dashed", label=f"target {100 * target:.2f}")
+    axes.set(xlabel=f"{name} (%)", yticks=[])
+    figure.legend(loc="outside upper center", ncols=2)
+    mean = f"{values.mean():.2f}" + (f" ± {values.std():.2f}" if len(values) > 1 else "")
     return figure, (
-        f"{name} of {len(values)} runs as dots: mean {mean} %, from {values.min():.2%} to {values.max():.2%}; "
-        f"the target is {target:.2%}."
+        f"{name.capitalize()}, {len(values)} runs as dots: mean {mean} %, from {values.min():.2f} to "
+        f"{values.max():.2f} %; the target is {100 * target:.2f} %."
     )
 
 
@@ -497,6 +502,11 @@ def _draw(axes, image):
     axes.imshow(image.permute(1, 2, 0).squeeze(-1), cmap="gray", vmin=0, vmax=255)
 
 
+def _note(figure, text):
+    """Say under a figure what its colours mean."""
+    figure.text(0.01, -0.005, text, fontsize=10, va="top")
+
+
 def _overlay(axes, heat):
     """Lay a heat map (H, W) from 0 to 1 over an image: opaque where it is hot, clear where it is cold."""
     axes.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.9 * heat.numpy())
@@ -517,4 +527,6 @@ def _answers(split, logits, classes, chosen, maps=None):
         color = "black" if truth == answer else "firebrick"
         text = f"{classes[answer]} ({probabilities[index]:.0%})\ntruth {classes[truth]}"
         image.set_title(text, fontsize=9, color=color)
+    if maps is not None:
+        _note(figure, "heat map: from black, 0, to yellow, 1: what speaks for the prediction")
     return figure
