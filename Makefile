@@ -1,16 +1,20 @@
 # `make run` and `make test` are all that is needed: both set up .venv by themselves.
 PYTHON ?= python3
 CORES ?= 2
+PORT ?= 8000
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 help:
 	@echo 'make run      execute every session in the quick profile (embedded digits, no download), results in runs/quick'
-	@echo 'make test     run all tests'
+	@echo 'make test     check style and notebooks, run all tests'
+	@echo 'make site     build the site into docs/_build/html; needs none of the packages of the course'
+	@echo 'make serve    build the site and show it at http://localhost:$(PORT)'
+	@echo 'make test-browser run the tests of the site in Chromium; needs chromium, chromium-driver and npm'
 	@echo 'make test-slurm   run the test of the batch on a Slurm cluster; needs root, slurm-wlm and munge'
 	@echo 'make test-colab   run the notebooks with the versions of packages that Colab has (5 GB more)'
 	@echo 'make full     execute every session in full: all variants and seeds on the real data (hours on a CPU)'
 	@echo 'make references make the references of the regression test anew; then look at git diff tests/notebooks'
-	@echo 'make clean    remove what the batch made: runs, logs'
+	@echo 'make clean    remove what was made: runs, logs, the site'
 	@echo
 	@echo 'Options: CORES=4 for more jobs at a time, PYTHON=python3.12 for another interpreter.'
 
@@ -20,7 +24,18 @@ run: .venv/done
 
 # One worker more than cores, because some tests wait for others to end.
 test: .venv/done
+	@ruff check --quiet . && ruff format --quiet --check .
+	@nbstripout --verify --keep-id sessions/*/session.ipynb sessions/run_all.ipynb
 	@OMP_NUM_THREADS=1 pytest -n $$(($(CORES) + 1)) --dist loadfile --no-loadscope-reorder
+
+site: .venv/site/done
+	@.venv/site/bin/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build/html
+
+serve: site
+	@.venv/site/bin/python -m http.server --bind 127.0.0.1 --directory docs/_build/html $(PORT)
+
+test-browser: .venv/browser site
+	@PYTHONPATH=$(CURDIR)/.venv/browser pytest -rs -m browser
 
 test-slurm: .venv/slurm
 	@PYTHONPATH=$(CURDIR)/.venv/slurm pytest -rs -m slurm
@@ -37,13 +52,25 @@ full: .venv/done
 	@echo 'To publish a session: course publish runs/full/SESSION/*.ipynb'
 
 clean:
-	rm -rf runs logs .snakemake
+	rm -rf runs logs .snakemake docs/_build docs/sessions docs/exercises docs/common
 
 .venv/done: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Python 3.11 or newer is needed: make PYTHON=python3.12'; exit 1; }
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --progress-bar on --requirement requirements.lock
 	.venv/bin/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+# The site has an environment of its own: Sphinx is not needed to learn, nor PyTorch to build pages.
+.venv/site/done: docs/requirements.txt
+	$(PYTHON) -m venv .venv/site
+	.venv/site/bin/python -m pip install --quiet --progress-bar on --requirement $<
+	@touch $@
+
+# Beside the other packages, so that only these tests see them; axe-core, which looks for barriers, comes from npm.
+.venv/browser: tests/browser.txt .venv/done
+	.venv/bin/python -m pip install --quiet --no-deps --upgrade --target $@ --requirement $<
+	@npm install --silent --no-save --prefix $@ axe-core@4.14.1 || echo 'Without npm: nobody looks for barriers.'
 	@touch $@
 
 # Beside the other packages, so that only this test sees them.
@@ -56,4 +83,4 @@ clean:
 	.venv/colab/bin/python -m pip install --quiet --progress-bar on --requirement $<
 	@touch $@
 
-.PHONY: help run test test-slurm test-colab references full clean
+.PHONY: help run test site serve test-browser test-slurm test-colab references full clean

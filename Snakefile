@@ -12,6 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from course.progress import show_progress
 from course.sessions import all_sessions
 
 SESSIONS = {session.name: session for session in all_sessions()}
@@ -25,6 +26,7 @@ if workflow.is_main_process and not workflow.output_settings.dryrun:
     except BlockingIOError:
         print("Another batch is running here: waiting until it ends.", file=sys.stderr)
         fcntl.flock(lock, fcntl.LOCK_EX)
+    show_progress()
 
 
 def runs(session):

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 # These say where something lies or runs. All other parameters decide the result.
-WHERE = {"data_dir", "checkpoint", "weights", "log_dir", "device"}
+PLACE_PARAMETERS = {"data_dir", "checkpoint", "weights", "log_dir", "device"}
+NEEDED = {"profile", "variant", "seed", "weights"}  # what every parameters cell has, and no other cell
 PYTHON_TYPES = {"string": str, "integer": int, "number": (int, float), "boolean": bool}
 
 
@@ -32,7 +33,7 @@ def read_schema(source):
             rule = {"type": "string", "choices": form} if isinstance(form, list) else dict(form)
             known = rule["type"] in PYTHON_TYPES
             limits = [float(rule[limit]) for limit in ("min", "max") if limit in rule]
-        except (TypeError, ValueError, SyntaxError, KeyError):
+        except (TypeError, ValueError, SyntaxError, KeyError, OverflowError):  # the last for a limit of 400 digits
             known, limits = False, []
         if not known or not all(map(math.isfinite, limits)):
             form = 'name = value  # @param {"type": "number"}'
@@ -80,17 +81,21 @@ def describe(schema):
     return "\n".join(lines)
 
 
+def is_parameters_cell(source):
+    """Whether this is the parameters cell: a learner's own cell may have `@param` lines too."""
+    return set(re.findall(r"^(\w+) = .*@param", source, re.M)) >= NEEDED
+
+
 def find_parameters(inputs):
     """The checked parameters of a running notebook, {name: value}.
 
-    `inputs` are the sources of the cells that were run so far (IPython's `In`). The last one with `@param` lines is the
-    parameters cell; the cell that papermill adds behind it may change its values, and name nothing else.
+    `inputs` are the sources of the cells that were run so far (IPython's `In`). The parameters cell counts as it was
+    run last; the cell that papermill adds behind it may change its values, and name nothing else.
     """
-    position = max(
-        (number for number, source in enumerate(inputs) if re.search("^\\w+ = .*@param", source, re.M)), default=-1
-    )
+    position = max((number for number, source in enumerate(inputs) if is_parameters_cell(source)), default=-1)
     if position < 0:
-        raise ParameterError("Run the parameters cell first: the one with the @param lines.")
+        names = ", ".join(sorted(NEEDED))
+        raise ParameterError(f"Run the parameters cell first: the one with the @param lines of {names} and others.")
     schema = read_schema(inputs[position])
     values = {name: rule["default"] for name, rule in schema.items()}
     for source in inputs[position + 1 :]:

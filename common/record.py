@@ -12,9 +12,10 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from common.files import hash_file, replacing
-from common.parameters import WHERE, find_parameters, find_variables
+from common.outputs import Outputs, listen
+from common.parameters import PLACE_PARAMETERS, find_parameters, find_variables, is_parameters_cell
 
-VERSION = 1  # of the record's form
+VERSION = 2  # of the record's form; 1 had neither `executed` nor `outputs_sha256`
 MIME = "application/vnd.course.record+json"
 
 
@@ -23,12 +24,17 @@ class Run:
 
     def __init__(self, session, inputs, namespace):
         """`inputs` is IPython's `In`, see find_parameters; in `namespace`, `globals()`, the parameters are set anew."""
+        from IPython import get_ipython  # here, because the command `course` uses this module and needs no IPython
+
         check_installation()
-        self.session = session
+        self.session, self.inputs, shell = session, inputs, get_ipython()
         self.parameters = find_parameters(inputs) if any(inputs) else find_variables(session, namespace)
         namespace.update(self.parameters)  # this cell may be run again after others gave the names another value
         if self.parameters["weights"]:  # a folder that cannot be written to should be known now, not after training
             Path(self.parameters["weights"]).parent.mkdir(parents=True, exist_ok=True)
+        self.outputs = listen(shell) if shell else Outputs()
+        if shell and any(inputs) and not is_parameters_cell(inputs[-1]):
+            _run_after_parameters(shell, inputs[-1])
         self.started = _now()
         self.seconds = {}
 
@@ -67,7 +73,7 @@ class Run:
             "profile": self.parameters["profile"],
             "variant": self.parameters["variant"],
             "seed": self.parameters["seed"],
-            "params": {name: value for name, value in self.parameters.items() if name not in WHERE},
+            "params": {name: value for name, value in self.parameters.items() if name not in PLACE_PARAMETERS},
             "dataset": {
                 "name": data.name,
                 "train": len(data.train.labels),
@@ -80,6 +86,8 @@ class Run:
             "common_sha256": lesson_hashes(),
             "started": self.started,
             "finished": _now(),
+            "executed": len(self.inputs) - 1,  # so many cells, this one included
+            "outputs_sha256": self.outputs.sha256(),
             "seconds": self.seconds | history.seconds,
             "history": history.epochs,
             "metrics": metrics,
@@ -90,6 +98,22 @@ class Run:
             record["weights"] = {"file": weights.name, "bytes": size, "sha256": hash_file(weights)}
         record = finite(record)
         display({MIME: record, "text/plain": record_line(record)}, raw=True)
+
+
+def _run_after_parameters(shell, start):
+    """Let an IPython shell run the cell `start`, which makes the Run, after the parameters cell whenever that is run.
+
+    So a learner may change a parameter and go on with any cell.
+    """
+
+    def follow(result):
+        if is_parameters_cell(result.info.raw_cell):
+            shell.run_cell(start, store_history=False)
+
+    if known := getattr(shell, "course_follows", None):
+        shell.events.unregister("post_run_cell", known)
+    shell.events.register("post_run_cell", follow)
+    shell.course_follows = follow
 
 
 def check_installation():

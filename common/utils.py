@@ -1,4 +1,4 @@
-"""Small helpers: where the course lies, seeds, the device, the table of layers, the versions in use."""
+"""Small helpers: where the course lies, missing packages, seeds, the device, the table of layers, the versions."""
 
 import contextlib
 import copy
@@ -16,6 +16,23 @@ import torch
 from torch import nn
 
 ROOT = Path(__file__).resolve().parent.parent  # the folder that holds common/
+KEPT = ("torch", "numpy", "ipython", "ipykernel")  # another version of these breaks a Colab machine that is running
+
+
+def install(*packages):
+    """Install those packages that are missing, with what they need, and nothing that changes a package in KEPT."""
+    missing = [package for package in packages if not is_installed(package)]
+    if missing:
+        kept = [f"{package}=={metadata.version(package)}" for package in KEPT]
+        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *missing, *kept], check=True)
+
+
+def is_installed(package):
+    """Whether a package is there, by the name that pip knows."""
+    try:
+        return bool(metadata.version(package))
+    except metadata.PackageNotFoundError:
+        return False
 
 
 def interactive():

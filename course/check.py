@@ -4,17 +4,19 @@ import re
 import subprocess
 
 from common.files import hash_file
-from common.parameters import WHERE
-from course.index import badges
+from common.parameters import PLACE_PARAMETERS
+from course.evidence import check_notebook, contradictions
+from course.index import index_files
 from course.notebooks import (
     ROOT,
-    committed,
+    PublishError,
     read_notebook,
     read_record,
     results,
     run_of,
     source_digest,
     verification,
+    weights_files,
 )
 from course.page import render
 from course.sessions import all_sessions
@@ -27,9 +29,9 @@ def check():
     """Yield what is wrong, one sentence each."""
     for session in all_sessions():
         yield from check_session(session)
-    for path, text in badges().items():
+    for path, text in index_files().items():
         if path.read_text(encoding="utf-8") != text:
-            yield f"{path.parent.name}/{path.name}: not what `course badges` would write today."
+            yield f"{path.parent.name}/{path.name}: not what `course index` would write today."
     yield from local_paths()
 
 
@@ -48,17 +50,31 @@ def check_session(session):
     missing = set(session.runs()) - {run_of(record) for record in records}
     for variant, seed in sorted(missing):
         yield f"{name}: there is no result of variant {variant}, seed {seed}."
-    parameters = set(session.schema) - WHERE
+    parameters = set(session.schema) - PLACE_PARAMETERS
     if any(set(record["params"]) != parameters or record["profile"] != "full" for record in records):
         yield f"{name}: the results are not those of today's parameters or of the full profile."
     if read_record(executed, "executed.ipynb") != records[0]:
         yield f"{name}: results.json does not begin with the record in executed.ipynb."
-    weights = folder / "weights.safetensors"
-    if weights.exists() != committed(records[0]):
-        yield f"{name}: weights.safetensors should {'not ' * weights.exists()}be there."
-    elif weights.exists() and hash_file(weights) != records[0]["weights"]["sha256"]:
-        yield f"{name}: weights.safetensors is not the file that the record names."
+    for why in contradictions(records):
+        yield f"{name}: {why}"
+    try:
+        check_notebook(executed, records[0], "executed.ipynb")
+    except PublishError as error:
+        yield f"{name}: {error}"
+    yield from check_weights(folder, weights_files(records))
     yield from check_page(folder, render(session, executed, records, verification(folder)))
+
+
+def check_weights(folder, files):
+    """Yield where the weights beside a page are not those of its records, {path: record}."""
+    for path in [folder / "weights.safetensors", *folder.glob("weights/*")]:
+        if path.exists() and path.relative_to(folder).as_posix() not in files:
+            yield f"{folder.name}: {path.relative_to(folder)} should not be there."
+    for name, record in files.items():
+        if not (folder / name).exists():
+            yield f"{folder.name}: {name} should be there."
+        elif hash_file(folder / name) != record["weights"]["sha256"]:
+            yield f"{folder.name}: {name} is not the file that the record names."
 
 
 def check_page(folder, files):

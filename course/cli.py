@@ -1,40 +1,24 @@
 """The command `course`: run a session's notebook, publish what it produced, fetch data, list what there is."""
 
 import argparse
-import contextlib
-import errno
-import fcntl
 import math
-import os
-import re
-import shutil
 import signal
 import statistics
-import subprocess
 import sys
-import time
 from pathlib import Path
 
-import psutil
-import yaml
-
-from common.parameters import WHERE, ParameterError, check_parameters, describe
+from common.parameters import ParameterError, check_parameters, describe
 from common.record import check_installation
-from course import index, notebooks, page, publish
+from course import index, measures, notebooks, publish
+from course.execution import RunError, execute, run_name
 from course.sessions import UsageError, all_sessions, find_session
 
 ROOT = notebooks.ROOT
-# `python -m papermill`, with what course/__init__.py does for its start
-PAPERMILL = [sys.executable, "-c", "import course; from papermill.__main__ import papermill; papermill()"]
 SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
 
 class StoppedError(Exception):
     """Somebody ended the command, with Ctrl-C or `kill`."""
-
-
-class RunError(Exception):
-    """A notebook did not run to its end; the message says where and why."""
 
 
 def main(arguments=None):
@@ -75,12 +59,14 @@ def parse_arguments(arguments):
 
     command = commands.add_parser("publish", help="make a session's README, images and results from executed notebooks")
     command.add_argument("notebooks", nargs="*", type=Path, help="all runs of one session, or a zip of run_all.ipynb")
-    command.add_argument("--to", type=Path, metavar="FOLDER", help="publish there; quick runs are refused elsewhere")
+    command.add_argument(
+        "--to", type=named_path, metavar="FOLDER", help="publish there; quick runs are refused elsewhere"
+    )
     command.add_argument("--rerender", action="store_true", help="make the published READMEs again with today's prose")
     command.set_defaults(command=run_publish)
 
-    command = commands.add_parser("badges", help="write badges and bootstrap cell into every notebook")
-    command.set_defaults(command=lambda options: index.write_badges())
+    command = commands.add_parser("index", help="write the index, and badges and bootstrap cell into every notebook")
+    command.set_defaults(command=lambda options: index.write_index())
 
     command = commands.add_parser("check", help="whether pages, results, code, badges and index fit together")
     command.set_defaults(command=run_check)
@@ -90,12 +76,18 @@ def parse_arguments(arguments):
     command.add_argument("--note", action="store_true", help="write down on the session's page that it was verified")
     command.set_defaults(command=run_verify)
 
+    command = commands.add_parser("demo", help="describe the networks for the demo, in docs/demo/networks.json")
+    command.add_argument("--images", action="store_true", help="choose its test images anew too, from the data sets")
+    command.set_defaults(command=describe_networks)
+
     command = commands.add_parser("compare", help="whether two sets of runs differ by more than noise")
     command.add_argument(
         "before", help="SESSION:VARIANT of the published results, or FOLDER:VARIANT of executed notebooks"
     )
     command.add_argument("after", help="the same")
-    command.add_argument("--plot", type=Path, metavar="FILE", help="draw both distributions, as .png, .svg or .pdf")
+    command.add_argument(
+        "--plot", type=named_path, metavar="FILE", help="draw both distributions, as .png, .svg or .pdf"
+    )
     command.set_defaults(command=run_compare)
 
     command = commands.add_parser("data", help="download a data set, or check the one that is there")
@@ -110,6 +102,13 @@ def parse_arguments(arguments):
     command.add_argument("session", help="its name or the beginning of it, such as s06")
     command.set_defaults(command=list_parameters)
     return parser.parse_args(arguments)
+
+
+def named_path(text):
+    """A file or folder from the command line; an empty text would mean the present folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("give a name; the present folder is .")
+    return Path(text)
 
 
 def hours(text):
@@ -146,110 +145,6 @@ def parse(schema, name, text):
         return text
 
 
-def run_name(values, chosen):
-    """The name of a run's files: variant and seed, then what else was chosen."""
-    others = [f"-{name}-{value}" for name, value in chosen.items() if name not in {"variant", "seed", *WHERE}]
-    return re.sub(r"[^\w.-]", "_", f"{values['variant']}-seed-{values['seed']}" + "".join(others))
-
-
-def execute(source, values, name, time_limit):
-    """Execute a notebook with papermill into runs/<name>.ipynb, which appears only when it is complete.
-
-    Until then notebook, log and checkpoint lie under logs/, and stay there if the run fails: the next one goes on from
-    the checkpoint. Raises RunError.
-    """
-    logs, done = ROOT / "logs" / name, ROOT / "runs" / name
-    logs.parent.mkdir(parents=True, exist_ok=True)
-    done.parent.mkdir(parents=True, exist_ok=True)
-    endings = ".ipynb", ".safetensors", ".checkpoint", ".log", ".lock"
-    partial, weights, checkpoint, log, lock = (logs.with_name(logs.name + ending) for ending in endings)
-    # Paths as the kernel sees them, which runs in ROOT: an executed notebook must not name folders of this machine.
-    values = {"checkpoint": str(checkpoint.relative_to(ROOT)), "weights": str(weights.relative_to(ROOT))} | values
-    command = [*PAPERMILL, str(source.relative_to(ROOT)), str(partial.relative_to(ROOT))]
-    command += ["--parameters_yaml", yaml.safe_dump(values), "--log-output", "--no-progress-bar"]
-    with only_one(lock) as held, open(log, "w", encoding="utf-8") as output:
-        partial.unlink(missing_ok=True)
-        # papermill holds the lock too: when only this process is killed, nobody starts a second one beside it. It stays
-        # in this process group, so that what kills the group, such as a scheduler, leaves nothing behind.
-        options = {"stdout": output, "stderr": subprocess.STDOUT, "pass_fds": [held.fileno()]}
-        process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "TQDM_DISABLE": "1"}, **options)
-        try:
-            in_time = follow(process, log, f"{name.parent.name} {name.name}", time.monotonic() + time_limit)
-        finally:
-            stop(process)
-        where = f"Notebook and log: {partial.relative_to(ROOT)}, {log.name}"
-        if not in_time:
-            raise RunError(f"{name} took longer than {time_limit / 3600:g} hours and was stopped. {where}")
-        if process.returncode:
-            raise RunError(f"{name} failed: {reason(partial, log)} {where}")
-        record = notebooks.read_record(notebooks.read_notebook(partial), partial.name)
-        move(weights, done.with_name(weights.name))
-        move(partial, done.with_name(partial.name))
-        for finished in checkpoint.parent.glob(f"{checkpoint.name}*"):
-            finished.unlink()
-    print(f"{name}: test accuracy {record['metrics']['test_accuracy']:.2%}, runs/{name}.ipynb")
-
-
-def move(source, target):
-    """Move a file in one step, to another disk too: there is never half of it."""
-    unfinished = target.with_name(f"{target.name}.unfinished")
-    shutil.move(source, unfinished)
-    os.replace(unfinished, target)
-
-
-@contextlib.contextmanager
-def only_one(path):
-    """Hold a lock, an open file, for the time of the block, so that no run is executed twice at once."""
-    with open(path, "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(f"{path.stem} is being executed already: wait for it, or stop it.") from None
-        yield lock
-
-
-def follow(process, log, prefix, deadline):
-    """Show the log's epochs while the process runs; returns whether it ended before the deadline."""
-    with open(log, encoding="utf-8", errors="replace") as lines:
-        while True:
-            ended = process.poll() is not None
-            for line in lines:
-                if line.startswith("Epoch"):
-                    print(f"{prefix}  {line.rstrip()}", flush=True)
-            if ended or time.monotonic() > deadline:
-                return ended
-            time.sleep(0.2)
-
-
-def stop(process):
-    """End papermill and the kernel that it started, if they still run."""
-    if process.poll() is not None:
-        return
-    family = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-    for member in family:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            member.kill()
-    process.wait()
-
-
-def reason(partial, log):
-    """Why a notebook failed, in a sentence: its last error, else the last line of the log."""
-    with contextlib.suppress(notebooks.PublishError):  # there may be none, or half of one
-        for cell in notebooks.read_notebook(partial).cells:
-            for output in cell.get("outputs", []):
-                if output.output_type == "error":
-                    return f"in the cell {cell.id!r}, {output.ename}: {output.evalue}."
-    if shutil.disk_usage(log.parent).free < 1_000_000:  # then neither notebook nor log could say it
-        return f"{os.strerror(errno.ENOSPC)}, in {log.parent.relative_to(ROOT)}."
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    return next((line for line in reversed(lines) if line.strip()), "no output") + "."
-
-
 # ---------------------------------------------------------------------------------------------------------------
 # The other commands
 
@@ -257,35 +152,25 @@ def reason(partial, log):
 def run_publish(options):
     if options.rerender == bool(options.notebooks) or (options.rerender and options.to):
         raise UsageError("Give the executed notebooks of one session, a zip of run_all.ipynb, or --rerender.")
-    if options.notebooks and options.notebooks[0].suffix == ".zip":
-        return publish_zip(options)
-    if options.rerender:
+    zipped = [path for path in options.notebooks if path.suffix == ".zip"]
+    if zipped and len(options.notebooks) > 1:
+        raise UsageError("Give one zip, and nothing else.")
+    pages = []
+    if zipped:
+        for page in publish.publish_zip(zipped[0], options.to):
+            print(page)
+            pages.append(page)
+    elif options.rerender:
         for session in all_sessions():
             if notebooks.results(session.folder):
                 publish.rerender(session.folder)
     else:
-        print(f"{publish.publish(options.notebooks, options.to) / 'README.md'}")
+        print(publish.publish(options.notebooks, options.to) / "README.md")
     if not options.to:
-        index.write_badges()
-
-
-def publish_zip(options):
-    """Publish each session of a zip; one that is refused leaves the others alone."""
-    if len(options.notebooks) > 1:
-        raise UsageError("Give one zip, and nothing else.")
-    failed = 0
-    with publish.unpacked(options.notebooks[0]) as folders:
-        for folder in folders:
-            to = options.to and options.to / folder.name
-            try:
-                print(f"{publish.publish(sorted(folder.glob('*.ipynb')), to) / 'README.md'}")
-            except notebooks.PublishError as error:
-                print(error)
-                failed += 1
-    if not options.to:
-        index.write_badges()
-    if failed:
-        raise RunError(f"{failed} of {len(folders)} sessions could not be published.")
+        index.write_index()
+    refused = sum(isinstance(page, notebooks.PublishError) for page in pages)
+    if refused:
+        raise RunError(f"{refused} of {len(pages)} sessions could not be published.")
 
 
 def run_check(options):
@@ -315,8 +200,20 @@ def run_verify(options):
         raise RunError(f"{failed} of {len(sessions)} sessions could not be verified.")
 
 
+def describe_networks(options):
+    from common.download import DataError
+    from course import demo
+
+    if options.images:
+        try:
+            demo.write_images()
+        except DataError as error:
+            raise RunError(str(error)) from None
+    print(demo.write_networks().relative_to(ROOT))
+
+
 def run_compare(options):
-    from course.compare import difference
+    from course.compare import accuracies, difference
 
     names = options.before, options.after
     before, after = (accuracies(name) for name in names)
@@ -337,23 +234,6 @@ def run_compare(options):
             raise UsageError(str(error)) from None
 
 
-def accuracies(name):
-    """The test accuracies of SESSION:VARIANT of the published results, or of FOLDER:VARIANT of executed notebooks."""
-    where, variant = name.rsplit(":", 1) if ":" in name else (name, "")
-    if Path(where).is_dir():
-        paths = [path for path in sorted(Path(where).glob("*.ipynb")) if path.name != "executed.ipynb"]
-        records = [notebooks.read_record(notebooks.read_notebook(path), path.name) for path in paths]
-        if any(publish.recipe(record) != publish.recipe(records[0]) for record in records):
-            raise UsageError(f"{where} has runs with different parameters: compare runs of one kind.")
-    else:
-        session = find_session(where)
-        where, records = session.name, notebooks.results(session.folder)
-    groups = {group["name"]: group["values"] for group in page.groups(records)}
-    if variant not in groups:
-        raise UsageError(f"{name!r}: {where} has results of {', '.join(groups) or 'no variant'}.")
-    return groups[variant]
-
-
 def fetch_data(options):
     from common import data
 
@@ -368,14 +248,16 @@ def fetch_data(options):
 
 def list_sessions(options):
     where = "runs/quick" if options.quick else "sessions"
-    folders = {session.name: ROOT / where / session.name for session in all_sessions()}
-    print(f"{'session':24} {'variant':8} {'parameters':>10} {'test accuracy':>22} {'seconds':>8}  where")
-    for row in page.overview(folders):
-        accuracy = f"{page.percent(row)} (n = {row['n']})"
-        print(
-            f"{row['session']:24} {row['name']:8} {row['parameters']:10,} {accuracy:>22} {row['seconds']:8.1f}  "
-            f"{where}/{row['session']}/README.md"
-        )
+    rows = [("session", "variant", "parameters", "test accuracy", "seconds", "where")]
+    for session in all_sessions():
+        for group in measures.groups(notebooks.results(ROOT / where / session.name)):
+            accuracy = f"{group.accuracy} (n = {group.n})"
+            numbers = f"{group.parameters:,}", accuracy, f"{group.seconds:.1f}"
+            rows.append((session.name, group.name, *numbers, f"{where}/{session.name}/README.md"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        texts = zip(row, "<<>>><", widths, strict=True)  # numbers to the right
+        print("  ".join(f"{text:{side}{width}}" for text, side, width in texts).rstrip())
 
 
 def list_parameters(options):

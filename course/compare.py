@@ -3,6 +3,11 @@
 import math
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
+
+from course.measures import groups
+from course.notebooks import read_notebook, read_record, results, shared_parameters
+from course.sessions import UsageError, find_session
 
 
 @dataclass(frozen=True)
@@ -36,3 +41,20 @@ def difference(before, after):
         interval = ttest_ind(after, before, equal_var=False).confidence_interval(0.95)
     low, high = (points if math.isnan(end) else float(end) for end in interval)  # no spread at all: no interval
     return Difference(points, low, high)
+
+
+def accuracies(name):
+    """The test accuracies of SESSION:VARIANT of the published results, or of FOLDER:VARIANT of executed notebooks."""
+    where, variant = name.rsplit(":", 1) if ":" in name else (name, "")
+    if Path(where).is_dir():
+        paths = [path for path in sorted(Path(where).glob("*.ipynb")) if path.name != "executed.ipynb"]
+        records = [read_record(read_notebook(path), path.name) for path in paths]
+        if any(shared_parameters(record) != shared_parameters(records[0]) for record in records):
+            raise UsageError(f"{where} has runs with different parameters: compare runs of one kind.")
+    else:
+        session = find_session(where)
+        where, records = session.name, results(session.folder)
+    found = {group.name: group.accuracy.values for group in groups(records)}
+    if variant not in found:
+        raise UsageError(f"{name!r}: {where} has results of {', '.join(found) or 'no variant'}.")
+    return found[variant]

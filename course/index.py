@@ -5,47 +5,48 @@ import tomllib
 
 import nbformat
 
+from course.measures import groups, headline
 from course.notebooks import ROOT, RUN_ALL, PublishError, find_cell, read_notebook, results
-from course.page import escape_markdown, groups, headline, page_title, percent
-from course.publish import turn, write_files
+from course.page import escape_markdown, page_title
+from course.publish import publishing_lock, write_files
 from course.sessions import all_sessions
 
 BOOTSTRAP = """\
+# @title Setup
 # Find the course's code; where this notebook stands alone, as in Colab, fetch it.
+import shutil
 import subprocess
 import sys
-from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 
 repository, release = "{repository}", "{release}"
 here = Path.cwd()
-root = next((folder for folder in (here, *here.parents) if (folder / "common" / "model.py").exists()), None)
-if root is None:
-    root = here / "{name}"
-    if not (root / "common" / "model.py").exists():
-        subprocess.run(["git", "clone", "--quiet", "--depth=1", "--branch", release, repository, str(root)], check=True)
-    missing = [package for package in ("torchsummary", "safetensors", "pooch", "sklearn") if find_spec(package) is None]
-    if missing:
-        packages = ["scikit-learn" if package == "sklearn" else package for package in missing]
-        packages += [f"{{package}}=={{version(package)}}" for package in ("torch", "numpy", "ipython", "ipykernel")]
-        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *packages], check=True)
-sys.path.insert(0, str(root))"""
+clone = here / "{name}"
+root = next((folder for folder in (here, *here.parents) if (folder / "common" / "model.py").exists()), clone)
+if root == clone and (root / ".git").exists() and not (root / ".git" / "index").exists():
+    shutil.rmtree(root)  # half of a clone that was broken off: git writes the index last
+if root == clone and not root.exists():
+    subprocess.run(["git", "clone", "--quiet", "--depth=1", "--branch", release, repository, str(root)], check=True)
+sys.path.insert(0, str(root))
+if root == clone:
+    from common.utils import install
+
+    install("torchsummary", "safetensors", "pooch", "scikit-learn")"""
 
 JOURNEY = "journey.png"
 COLAB_BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 
 
-def badges():
-    """The notebooks with their badges and bootstrap cells, and the top-level README with its index: {path: text}."""
-    repository, release = _repository()
+def index_files():
+    """The notebooks with badges and bootstrap cells, the README with its index and link to the site: {path: text}."""
+    repository, release = repository_and_release()
     files = {}
     for path in [*(session.path for session in all_sessions()), RUN_ALL]:
         notebook = read_notebook(path)
         lines = (
             "![Python 3.11 or newer](https://img.shields.io/badge/python-3.11%2B-3776ab)\n"
             "![PyTorch 2.10 or newer](https://img.shields.io/badge/torch-2.10%2B-ee4c2c)\n"
-            f"[![Open in Colab]({COLAB_BADGE})]({_colab_address(path)})"
+            f"[![Open in Colab]({COLAB_BADGE})]({colab_address(path)})"
         )
         first = notebook.cells[0]
         first.source = between(first.source, "badges", lines)
@@ -53,13 +54,14 @@ def badges():
         cell.source = BOOTSTRAP.format(repository=repository, release=release, name=repository.rsplit("/", 1)[1])
         files[path] = nbformat.writes(notebook) + "\n"
     readme = ROOT / "README.md"
-    return {**files, readme: between(readme.read_text(encoding="utf-8"), "index", _index(_heads()))}
+    text = between(readme.read_text(encoding="utf-8"), "site", _site())
+    return {**files, readme: between(text, "index", _index(_heads()))}
 
 
-@turn()
-def write_badges():
+@publishing_lock()
+def write_index():
     """Write badges and bootstrap cells, the index and its picture."""
-    for path, text in badges().items():
+    for path, text in index_files().items():
         write_files(path.parent, {path.name: text})
     if heads := _heads():
         png = io.BytesIO()
@@ -69,17 +71,30 @@ def write_badges():
         write_files(ROOT / "images", {JOURNEY: png.getvalue()})
 
 
-def _repository():
+def repository_and_release():
     """The repository's address and the branch or tag that Colab opens, from pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     return project["project"]["urls"]["Repository"], project["tool"]["course"]["release"]
 
 
-def _colab_address(notebook):
+def colab_address(notebook):
     """Where Colab opens a notebook of the repository."""
-    repository, release = _repository()
+    repository, release = repository_and_release()
     colab = repository.replace("https://github.com", "https://colab.research.google.com/github")
     return f"{colab}/blob/{release}/{notebook.relative_to(ROOT).as_posix()}"
+
+
+def site_address():
+    """Where GitHub Pages shows the site of the repository."""
+    owner, name = repository_and_release()[0].split("/")[-2:]
+    return f"https://{owner.lower()}.github.io/{name}/"
+
+
+def _site():
+    """The sentence of the README that leads to the site."""
+    return (
+        f"**[The course as a site]({site_address()})**, with search, exercises, and every network to draw a digit for."
+    )
 
 
 def _heads():
@@ -97,22 +112,22 @@ def _index(heads):
         records = results(session.folder)
         page = "README.md" if records else session.path.name
         link = f"[{page_title(session, records)}](sessions/{session.name}/{page})"
-        badge = f"[![Open in Colab]({COLAB_BADGE})]({_colab_address(session.path)})"
+        badge = f"[![Open in Colab]({COLAB_BADGE})]({colab_address(session.path)})"
         row = [link, session.teaches, "", "", "not run yet", session.claimed, "", badge]
         if records:
             head = heads[session.name]
-            epoch = head["seconds"] / len(records[0]["history"])
-            row[2:5] = f"{head['parameters']:,}", str(head["field"]), f"{percent(head)} (n = {head['n']})"
-            row[6] = f"{epoch:.2g} s, {escape_markdown(head['device'])}"
+            epoch = head.seconds / len(records[0]["history"])
+            row[2:5] = f"{head.parameters:,}", str(head.receptive_field), f"{head.accuracy} (n = {head.n})"
+            row[6] = f"{epoch:.2g} s, {escape_markdown(head.device)}"
         lines.append(f"| {' | '.join(row)} |")
-    lines += ["", f"All of it in one go, on a GPU: [![Open in Colab]({COLAB_BADGE})]({_colab_address(RUN_ALL)})"]
+    lines += ["", f"All of it in one go, on a GPU: [![Open in Colab]({COLAB_BADGE})]({colab_address(RUN_ALL)})"]
     if heads:
         lines += ["", f"![{_journey_in_words(heads)}](images/{JOURNEY})"]
     return "\n".join(lines)
 
 
 def _number(name):
-    """The number of a session, from its name: "6" of s06_under_10k."""
+    """The number of a session, such as "6", from its name, which begins with s06."""
     return name[1:3].lstrip("0")
 
 
@@ -124,9 +139,9 @@ def _journey(heads):
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
     for name, head in heads.items():
-        spread = [[head["mean"] - head["low"]], [head["high"] - head["mean"]]]
-        axes.errorbar(head["parameters"], head["mean"], spread, fmt="o", capsize=4)
-        axes.annotate(f" {_number(name)}", (head["parameters"], head["mean"]), fontsize=12, va="bottom")
+        mean, values = head.accuracy.mean, head.accuracy.values
+        axes.errorbar(head.parameters, mean, [[mean - min(values)], [max(values) - mean]], fmt="o", capsize=4)
+        axes.annotate(f" {_number(name)}", (head.parameters, mean), fontsize=12, va="bottom")
     ticks = [0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99, 0.993, 0.995, 0.997, 0.998]
     axes.set(xscale="log", yscale="logit", xlabel="parameters", ylabel="test accuracy")
     axes.set_yticks(ticks, [f"{100 * tick:g} %" for tick in ticks])
@@ -137,7 +152,7 @@ def _journey(heads):
 
 
 def _journey_in_words(heads):
-    points = [f"session {_number(name)} {percent(head)} with {head['parameters']:,}" for name, head in heads.items()]
+    points = [f"session {_number(name)} {head.accuracy} with {head.parameters:,}" for name, head in heads.items()]
     return "Test accuracy against the number of parameters: " + "; ".join(points) + "."
 
 

@@ -16,7 +16,8 @@ SESSIONS = ROOT / "sessions"
 RUN_ALL = SESSIONS / "run_all.ipynb"  # no session: it executes them
 # Cells with these tags do not decide a result: they find the course, show what came out, or write it down.
 NOT_DECIDING = {"bootstrap", "parameters", "injected-parameters", "show", "record"}
-MAX_WEIGHTS = 5_000_000  # bytes; larger files of weights are not committed
+MAX_WEIGHTS = 6_000_000  # bytes of the weights of the run that a page shows; larger files are not committed
+MAX_OTHER_WEIGHTS = 1_000_000  # of each of its other runs
 
 
 class PublishError(Exception):
@@ -28,7 +29,15 @@ def read_notebook(path):
     try:
         notebook = nbformat.reader.reads(Path(path).read_text(encoding="utf-8"))
         nbformat.validate(notebook, version=4)
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, nbformat.ValidationError) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        KeyError,
+        AssertionError,
+        nbformat.ValidationError,
+    ) as error:
         raise PublishError(f"{path} is not a readable notebook: {first_line(error)}") from None
     return notebook
 
@@ -58,10 +67,10 @@ def schema_of(notebook):
 def source_digest(notebook):
     """SHA-256 of the code that decides the results, without comments and layout."""
     deciding = [cell for cell in notebook.cells if cell.cell_type == "code" and not tags(cell) & NOT_DECIDING]
-    return hashlib.sha256("\n".join(map(_plain_code, deciding)).encode()).hexdigest()
+    return hashlib.sha256("\n".join(map(plain_code, deciding)).encode()).hexdigest()
 
 
-def _plain_code(cell):
+def plain_code(cell):
     """The code of a cell without comments and layout; raises PublishError where it is not Python."""
     try:
         return ast.unparse(ast.parse(cell.source))
@@ -119,6 +128,21 @@ def run_of(record):
     return record["variant"], record["seed"]
 
 
-def committed(record):
-    """Whether the weights of a run stand beside its page: there are some, and they are not too large."""
-    return bool(record["weights"]) and record["weights"].get("bytes", 0) <= MAX_WEIGHTS
+def shared_parameters(record):
+    """The parameters of a run without those that may differ between the runs of a page."""
+    return {name: value for name, value in record["params"].items() if name not in ("variant", "seed")}
+
+
+def weights_files(records):
+    """The records of a page whose weights are committed, {path beside the page: record}.
+
+    Those of the run shown, the first, are `weights.safetensors`; of the others only version 2 of the record keeps any.
+    """
+    files = {}
+    for number, record in enumerate(records):
+        name, largest = "weights.safetensors", MAX_WEIGHTS
+        if number:
+            name, largest = f"weights/{record['variant']}-seed-{record['seed']}.safetensors", MAX_OTHER_WEIGHTS
+        if record["weights"] and record["weights"].get("bytes", 0) <= largest and (not number or record["schema"] > 1):
+            files[name] = record
+    return files

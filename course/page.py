@@ -6,12 +6,12 @@ import itertools
 import math
 import re
 import shlex
-import statistics
 from datetime import datetime
 from pathlib import Path
 
 from course.compare import difference
-from course.notebooks import PublishError, committed, first_line, results, run_of, tags
+from course.measures import device, groups, headline, percent
+from course.notebooks import PublishError, first_line, results, run_of, tags, weights_files
 from course.sessions import read_session
 
 
@@ -36,7 +36,7 @@ def render(session, executed, records, verified=None):
     config.CoalesceStreamsPreprocessor.enabled = True
     exporter = MarkdownExporter(
         raw_template=(Path(__file__).parent / "readme.md.j2").read_text(encoding="utf-8"),
-        filters={"escape_markdown": escape_markdown, "code": code, "fence": fence},
+        filters={"escape_markdown": escape_markdown, "code": code, "fence": fence, "percent": percent},
         config=config,
     )
     resources = {"output_files_dir": "images", "course": {**summary(session, page, records), "verified": verified}}
@@ -87,102 +87,27 @@ def summary(session, page, records):
         "minutes": " to ".join(str(number) for number in sorted({min(minutes), max(minutes)})),
         "colab_minutes": session.colab_minutes,
         "commits": sorted({record["versions"].get("course", "not noted") for record in records}),
-        "standard_error": (head["mean"] * (1 - head["mean"]) / data["test"]) ** 0.5,
+        "standard_error": (head.accuracy.mean * (1 - head.accuracy.mean) / data["test"]) ** 0.5,
         "changed": _changed(session.schema, records),
         "contents": [(heading, _anchor(heading)) for heading in [*headings, *APPENDIX]],
-        "devices": sorted({_device(record) for record in records}),
+        "devices": sorted({device(record) for record in records}),
         "runs": [f"{variant}, seed {seed}" for variant, seed in map(run_of, records)],
         "shown": shown,
-        "weights_committed": committed(shown),
+        "weights": list(weights_files(records)),
         "command": _command(shown, session.schema),
         "parameters": {name: shown["params"][name] for name in session.schema if name in shown["params"]},
     }
 
 
-def groups(records):
-    """What the runs of a session reached: one dict for each variant or part, with means and spreads."""
-    results = [result for record in records for result in _results(record)]
-    if len({frozenset(key for key in result if key.endswith("_accuracy")) for result in results}) > 1:
-        raise PublishError(f"The runs of {records[0]['session']} do not all measure the same accuracies.")
-    return [
-        _group(name, [result for result in results if result["group"] == name])
-        for name in dict.fromkeys(result["group"] for result in results)
-    ]
-
-
-def headline(session, groups):
-    """The group that stands for the session: the one that its session.yaml names, else the first."""
-    return next((group for group in groups if group["name"] == session.headline), groups[0])
-
-
-def _results(record):
-    """The results of a run that are averaged: itself, its draws, or its named parts each in a group of their own."""
-    whole = {
-        "group": record["variant"],
-        "target": record["params"]["target"],
-        "targets": {  # of the other accuracies: that of sum_accuracy is the parameter sum_target
-            name.replace("_target", "_accuracy"): value
-            for name, value in record["params"].items()
-            if name.endswith("_target")
-        },
-        "seconds": record["seconds"]["train"],
-        "device": _device(record),
-        **record["metrics"],
-    }
-    parts = record["metrics"].get("parts", [])
-    return [{**whole, "group": part.get("part", whole["group"]), **part} for part in parts] or [whole]
-
-
-def _group(name, results):
-    """Means, standard deviations and ranges over the results of one group."""
-    others = [key for key in results[0] if key.endswith("_accuracy") and key != "test_accuracy"]
-    return {
-        "name": name,
-        "n": len(results),
-        "over": "draws" if "draw" in results[0] else "seeds",
-        **_measure([result["test_accuracy"] for result in results], results[0]["target"]),
-        "others": {
-            key.replace("_", " "): _measure([result[key] for result in results], results[0]["targets"].get(key))
-            for key in others
-        },
-        "parameters": results[0]["parameters"],
-        "field": results[0].get("receptive_field", ""),
-        "seconds": statistics.mean(result["seconds"] for result in results),
-        "device": " or ".join(sorted({result["device"] for result in results})),
-    }
-
-
-def _measure(values, target):
-    """What is said about an accuracy: its mean and spread and, where there is a target, whether it was reached."""
-    mean = statistics.mean(values)
-    measure = {
-        "values": values,
-        "mean": mean,
-        "sd": statistics.stdev(values) if len(values) > 1 else None,
-        "low": min(values),
-        "high": max(values),
-        "target": target,
-    }
-    if target is not None:
-        missed = f"{100 * (target - mean):.2g} points below the target."
-        measure["reached"] = sum(value >= target for value in values)
-        measure["close"] = f"{mean:.2%}" == f"{target:.2%}"  # two digits would hide on which side of the target it is
-        measure["verdict"] = "the target is reached." if mean >= target else missed
-    return measure
-
-
 def _differences(groups, head):
     """Each two groups of two runs or more, compared; the headline's comes last: [(names, {measure: Difference})]."""
-    groups = sorted((group for group in groups if group["n"] > 1), key=lambda group: group is head)
+    groups = sorted((group for group in groups if group.n > 1), key=lambda group: group is head)
     return [
         (
-            (before["name"], after["name"]),
+            (before.name, after.name),
             {
-                "test accuracy": difference(before["values"], after["values"]),
-                **{
-                    name: difference(before["others"][name]["values"], after["others"][name]["values"])
-                    for name in before["others"]
-                },
+                name: difference(measure.values, after.measures[name].values)
+                for name, measure in before.measures.items()
             },
         )
         for before, after in itertools.combinations(groups, 2)
@@ -194,10 +119,10 @@ def _compared(session, head):
     if not session.compare_with:
         return None
     folder, variant = session.compare_with
-    found = [group for group in groups(results(session.folder.parent / folder)) if group["name"] == variant]
-    if not found or min(found[0]["n"], head["n"]) < 2:
+    found = [group for group in groups(results(session.folder.parent / folder)) if group.name == variant]
+    if not found or min(found[0].n, head.n) < 2:
         return None
-    return f"{folder}, {variant}", difference(found[0]["values"], head["values"])
+    return f"{folder}, {variant}", difference(found[0].accuracy.values, head.accuracy.values)
 
 
 def neighbours(session):
@@ -206,12 +131,6 @@ def neighbours(session):
     place = folders.index(session.folder)
     around = [folders[place - 1] if place else None, folders[place + 1] if place + 1 < len(folders) else None]
     return [folder and (_title(read_session(folder)), folder.name) for folder in around]
-
-
-def percent(measure):
-    """A mean accuracy and its standard deviation, as in "99.55 ± 0.04 %"."""
-    spread = f" ± {100 * measure['sd']:.2f}" if measure["sd"] is not None else ""
-    return f"{100 * measure['mean']:.2f}{spread} %"
 
 
 def _changed(schema, records):
@@ -241,12 +160,6 @@ def _seconds(record):
         return (finished - started).total_seconds()
     except (ValueError, TypeError):  # no date; only one of them with a time zone
         raise PublishError(f"A record of {record['session']} does not say when its run started and finished.") from None
-
-
-def _device(record):
-    if record["device"] != "CPU":
-        return record["device"]
-    return f"CPU with {record['threads']} thread{'s' if record['threads'] > 1 else ''}"
 
 
 def _anchor(heading):
@@ -301,11 +214,3 @@ def harmless(output):
 
 def _entities(match):
     return "".join(f"&#{ord(character)};" for character in match[0])
-
-
-def overview(folders):
-    """One row a session and variant, from the folders {name of the session: its page's}: what `course list` prints."""
-    rows = []
-    for name, folder in folders.items():
-        rows += [{"session": name, **group} for group in groups(results(folder))]
-    return rows

@@ -11,36 +11,40 @@ from zipfile import BadZipFile, ZipFile
 
 import nbformat
 from filelock import FileLock
-from safetensors import SafetensorError, safe_open
 
 from common.files import hash_file, replacing
-from common.parameters import WHERE, ParameterError, check_parameters, find_parameters
-from common.record import MIME, record_line
+from common.parameters import PLACE_PARAMETERS, check_parameters
+from common.record import VERSION
+from course.evidence import check_code, check_notebook, check_weights, contradictions, naming
 from course.notebooks import (
     ROOT,
     SESSIONS,
     PublishError,
-    committed,
-    find_cell,
     read_notebook,
     read_record,
     results,
     run_of,
+    shared_parameters,
     source_digest,
     verification,
+    weights_files,
 )
 from course.page import render
 from course.sessions import read_session
 
+# What a page consists of, and how its README says so.
+PAGE = ("README.md", "results.json", "executed.ipynb", "weights.safetensors", "verified.json", "images", "weights")
+MADE_BY = "Made by `course publish` from executed notebooks"
+
 
 @contextmanager
-def turn():
+def publishing_lock():
     """Let one process at a time change what is published; the others wait."""
     with FileLock(ROOT / ".lock"):
         yield
 
 
-@turn()
+@publishing_lock()
 def publish(paths, folder=None):
     """Publish executed notebooks, all runs of one session, and return the folder: by default sessions/<session>.
 
@@ -59,25 +63,46 @@ def publish(paths, folder=None):
     folder = folder or own
     published = folder.resolve() == own.resolve()
     if not published:
-        _check_folder(folder)
-    _check(session, [records[path] for path in paths], paths, published)
+        _check_folder(folder, session.name)
+    ordered = [records[path] for path in paths]
+    _check(session, ordered, paths, published)
     for path in paths:
-        _check_evidence(notebooks[path], records[path], path)
+        check_notebook(notebooks[path], records[path], path)
+        check_code(notebooks[path], session.notebook, path)
+    for why in contradictions(ordered):
+        raise PublishError(f"The records do not hold together: {why[:300]}")
     shown = paths[0]
     files = {"executed.ipynb": nbformat.writes(_portable(notebooks[shown])) + "\n"}
-    files["results.json"] = json.dumps([records[path] for path in paths], indent=1) + "\n"
-    files |= render(session, notebooks[shown], [records[path] for path in paths])
-    if committed(records[shown]):
-        weights = shown.with_suffix(".safetensors")
-        if not weights.exists() or hash_file(weights) != records[shown]["weights"]["sha256"]:
-            raise PublishError(f"{weights} is not there or not the file that {shown.name} wrote.")
-        _check_weights(weights)
-        files["weights.safetensors"] = weights.read_bytes()
+    files["results.json"] = json.dumps(ordered, indent=1) + "\n"
+    files |= render(session, notebooks[shown], ordered)
+    for name, record in weights_files(ordered).items():
+        path = paths[ordered.index(record)]
+        weights = path.with_suffix(".safetensors")
+        if not weights.exists() or hash_file(weights) != record["weights"]["sha256"]:
+            raise PublishError(f"{weights} is not there or not the file that {path.name} wrote.")
+        check_weights(weights, record)
+        files[name] = weights.read_bytes()
+    before = set() if published else {"weights.safetensors", *weights_files(results(folder))}
     _write_page(folder, files)
     (folder / "verified.json").unlink(missing_ok=True)  # it was about other weights
-    if not committed(records[shown]):
-        (folder / "weights.safetensors").unlink(missing_ok=True)  # of another run
+    for old in (folder / "weights.safetensors", *folder.glob("weights/*")):
+        name = old.relative_to(folder).as_posix()
+        if name not in files and (published or name in before):  # of other runs
+            old.unlink(missing_ok=True)
     return folder
+
+
+def publish_zip(path, to=None):
+    """Publish each session of a zip of run_all.ipynb; yields a README for each, or the PublishError that refuses it.
+
+    `to` is where the folders of the pages are made, by default sessions/.
+    """
+    with unpacked(path) as folders:
+        for folder in folders:
+            try:
+                yield publish(sorted(folder.glob("*.ipynb")), to and to / folder.name) / "README.md"
+            except PublishError as error:
+                yield error
 
 
 @contextmanager
@@ -100,7 +125,7 @@ def unpacked(path):
         yield sorted(Path(temporary).iterdir())
 
 
-@turn()
+@publishing_lock()
 def rerender(folder):
     """Make a published README again, from its executed notebook and results, with today's prose."""
     executed = read_notebook(folder / "executed.ipynb")
@@ -112,12 +137,25 @@ def rerender(folder):
     _write_page(folder, render(session, executed, records, verification(folder)))
 
 
-def _check_folder(folder):
-    """Raise PublishError where a page would take the place of something else than a page."""
+def _check_folder(folder, session):
+    """Raise PublishError where a page would take the place of something else than a page of the same session."""
     if SESSIONS.resolve() in [folder.resolve(), *folder.resolve().parents]:
         raise PublishError(f"{folder} is no place for a page of this session: choose a folder outside of sessions/.")
-    if not (folder / "results.json").exists() and any((folder / name).exists() for name in ("README.md", "images")):
-        raise PublishError(f"{folder} has a README.md or images that are no published page: choose another folder.")
+    there = [folder / name for name in PAGE if (folder / name).exists() or (folder / name).is_symlink()]
+    for path in there:
+        if path.is_symlink():
+            raise PublishError(f"{path} is a symbolic link: choose another folder.")
+    if there and not _is_page(folder, session):
+        raise PublishError(f"{there[0]} is not that of a published page of {session}: choose another folder.")
+
+
+def _is_page(folder, session):
+    """Whether a folder holds what `course publish` wrote for this session."""
+    try:
+        readme = (folder / "README.md").read_text(encoding="utf-8")
+        return {record["session"] for record in results(folder)} == {session} and MADE_BY in readme
+    except (OSError, ValueError, PublishError):
+        return False
 
 
 def _check(session, records, paths, published):
@@ -126,57 +164,21 @@ def _check(session, records, paths, published):
     for path, record in zip(paths, records, strict=True):
         if record["source_sha256"] != deciding:
             raise PublishError(f"{path} was executed from other code than session.ipynb has today: execute it again.")
-        if not set(record["params"]) <= set(schema):
-            raise PublishError(f"{path} has parameters that session.ipynb does not have: execute it again.")
-        with _naming(path):
+        if record["schema"] != VERSION:
+            raise PublishError(f"{path} was executed with an older version of the course: execute it again.")
+        if set(record["params"]) != set(schema) - PLACE_PARAMETERS:
+            raise PublishError(f"{path} does not have the parameters that session.ipynb has: execute it again.")
+        with naming(path):
             check_parameters(schema, record["params"])
         if published and record["profile"] != "full":
             raise PublishError(f"{path} is a run of the quick profile; published are runs of the full one.")
-        if recipe(record) != recipe(records[0]):
+        if shared_parameters(record) != shared_parameters(records[0]):
             raise PublishError(f"{path} has other parameters than {paths[0]}: publish runs of one kind together.")
         if record["dataset"] != records[0]["dataset"]:
             raise PublishError(f"{path} used other data than {paths[0]}.")
     for (variant, seed), count in Counter(map(run_of, records)).items():
         if count > 1:
             raise PublishError(f"Variant {variant}, seed {seed} was given {count} times.")
-
-
-def _check_evidence(notebook, record, path):
-    """Raise PublishError where the record is not the one that the notebook wrote, or says something else than it."""
-    output = next(output for output in find_cell(notebook, "record").outputs if MIME in output.get("data", {}))
-    if output.data.get("text/plain") != record_line(output.data[MIME]):
-        raise PublishError(f"{path}: the record was changed after the run: its checksum is another one.")
-    if any(item.output_type == "error" for cell in notebook.cells for item in cell.get("outputs", [])):
-        raise PublishError(f"{path}: a cell ended with an error.")
-    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    with _naming(path):
-        parameters = {name: value for name, value in find_parameters(sources).items() if name not in WHERE}
-    named = {name: record[name] for name in ("profile", "variant", "seed")}
-    if parameters != record["params"] or parameters != parameters | named:
-        raise PublishError(f"{path}: the record has other parameters than the notebook.")
-
-
-@contextmanager
-def _naming(path):
-    """Raise PublishError, which names the notebook, where one of its parameters is not allowed."""
-    try:
-        yield
-    except ParameterError as error:
-        raise PublishError(f"{path}: {error}") from None
-
-
-def _check_weights(path):
-    """Raise PublishError if this is not a file of tensors and nothing else, such as a pickle with another name."""
-    try:
-        with safe_open(path, framework="np"):
-            pass
-    except SafetensorError as error:
-        raise PublishError(f"{path} is no safetensors file: {error}.") from None
-
-
-def recipe(record):
-    """The parameters that all runs of a page have in common."""
-    return {name: value for name, value in record["params"].items() if name not in ("variant", "seed")}
 
 
 def _portable(notebook):
@@ -198,11 +200,13 @@ def write_files(folder, files):
 
 def _write_page(folder, files):
     """Write a session's page, and delete the images that it does not show any more."""
-    for unfinished in folder.glob(
-        "*.unfinished"
-    ):  # of a process that was killed: we hold the lock, nobody writes there
-        unfinished.unlink()
+    for name in PAGE:  # what a process left that was killed: we hold the lock, so nobody writes there
+        (folder / f"{name}.unfinished").unlink(missing_ok=True)
+    readme = folder / "README.md"
+    before = readme.read_text(encoding="utf-8") if readme.exists() else ""
     write_files(folder, files)
     for image in (folder / "images").glob("*"):
-        if f"images/{image.name}" not in files:
+        name = f"images/{image.name}"
+        elsewhere = SESSIONS not in folder.parents  # where an image may be another's
+        if name not in files and not (elsewhere and f"]({name})" not in before):
             image.unlink()

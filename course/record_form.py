@@ -8,6 +8,7 @@ KEYS = [
     *("schema", "session", "profile", "variant", "seed", "params", "dataset", "device", "threads", "versions"),
     *("common_sha256", "started", "finished", "seconds", "history", "metrics", "weights"),
 ]
+NEW_KEYS = ["executed", "outputs_sha256"]  # of version 2
 TEXT = {"type": "string"}
 NAME = {"type": "string", "pattern": r"^[\w.-]+\Z"}
 WORD = {"pattern": r"^\w+\Z"}  # of a key that a page shows
@@ -15,11 +16,16 @@ HASH = {"type": "string", "pattern": r"^[0-9a-f]+\Z"}
 COUNT = {"type": "integer", "minimum": 1}
 FRACTION = {"type": "number", "minimum": 0, "maximum": 1}
 SECONDS = {"type": "number", "minimum": 0}
+HISTORY = {"type": "array", "minItems": 1, "items": {"type": "object"}}
+NUMBER = {"type": "integer", "minimum": 0}
+# What half of the digits of the weights, which is what is stored, changes: images judged rightly, and judged otherwise.
+STORED = {"type": "object", "properties": {"right": NUMBER, "changed": NUMBER}, "required": ["right", "changed"]}
 MEASURES = {
     "type": "object",
     "propertyNames": WORD,
     "properties": {
         **{"part": TEXT, "parameters": COUNT, "receptive_field": COUNT, "seconds": SECONDS, "target": FRACTION},
+        **{"draw": {"type": "integer"}, "history": HISTORY},
         **dict.fromkeys(["group", "targets", "device"], False),  # a page gives these names to something else
     },
     "patternProperties": {"_accuracy\\Z": FRACTION},
@@ -28,9 +34,11 @@ MEASURES = {
 SCHEMA = {
     "type": "object",
     "required": KEYS,
-    "propertyNames": {"enum": [*KEYS, "source_sha256"]},
+    "propertyNames": {"enum": [*KEYS, *NEW_KEYS, "source_sha256"]},
+    "if": {"properties": {"schema": {"const": VERSION}}},
+    "then": {"required": NEW_KEYS},
     "properties": {
-        **{"schema": {"const": VERSION}, "session": NAME, "profile": {"enum": ["full", "quick"]}, "variant": TEXT},
+        **{"schema": {"enum": [1, VERSION]}, "session": NAME, "profile": {"enum": ["full", "quick"]}, "variant": TEXT},
         **{"seed": {"type": "integer"}, "device": TEXT, "threads": COUNT, "started": TEXT, "finished": TEXT},
         "params": {
             "type": "object",
@@ -46,10 +54,14 @@ SCHEMA = {
         "versions": {"type": "object", "additionalProperties": TEXT},
         "common_sha256": {"type": "object", "propertyNames": NAME, "additionalProperties": HASH},
         "seconds": {"type": "object", "propertyNames": WORD, "additionalProperties": SECONDS, "required": ["train"]},
-        "history": {"type": "array", "minItems": 1, "items": {"type": "object"}},
+        "history": HISTORY,
         "metrics": {
             **MEASURES,
-            "properties": {**MEASURES["properties"], "parts": {"type": "array", "items": MEASURES}},
+            "properties": {
+                **MEASURES["properties"],
+                "parts": {"type": "array", "items": MEASURES},
+                "stored": STORED,
+            },
             "required": ["test_accuracy", "parameters"],
         },
         "weights": {
@@ -57,7 +69,7 @@ SCHEMA = {
             "properties": {"file": NAME, "bytes": COUNT, "sha256": HASH},
             "required": ["file", "sha256"],
         },
-        "source_sha256": HASH,
+        **{"executed": {"type": "integer"}, "outputs_sha256": HASH, "source_sha256": HASH},
     },
 }
 

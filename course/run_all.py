@@ -5,26 +5,15 @@ import sys
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from importlib import metadata
-from importlib.util import find_spec
 from statistics import mean
 from zipfile import ZIP_DEFLATED, ZipFile
 
 from common.files import replacing
 from course import notebooks
-from course.cli import run_name
+from course.execution import run_name
 from course.sessions import all_sessions, find_session
 
 ROOT = notebooks.ROOT
-KEPT = ("torch", "numpy", "ipython", "ipykernel")  # another version of these breaks a Colab machine that is running
-
-
-def install(*packages):
-    """Install those packages that are missing, with what they need, and nothing that changes a package in KEPT."""
-    missing = [package for package in packages if find_spec(package) is None]
-    if missing:
-        kept = [f"{package}=={metadata.version(package)}" for package in KEPT]
-        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *missing, *kept], check=True)
 
 
 def keep_in(folder):

@@ -9,12 +9,12 @@ from pathlib import Path
 import jsonschema
 import yaml
 
-from common.parameters import WHERE, check_parameters
+from common.parameters import PLACE_PARAMETERS, check_parameters
 from common.record import lesson_hashes
 from course.notebooks import SESSIONS, first_line, read_notebook, schema_of, source_digest
 
 TEXT = {"type": "string"}
-CALL = {"type": "string", "pattern": r"^[a-zA-Z]\w*\((\w+(, \w+)*)?\)\Z"}
+CALL = {"type": "string", "pattern": r"^[a-zA-Z]\w*\((\w+(=\w+)?(, \w+(=\w+)?)*)?\)\Z"}
 SCHEMA = {
     "type": "object",
     "required": ["teaches", "claimed", "headline", "seeds", "network", "quick"],
@@ -23,6 +23,7 @@ SCHEMA = {
         **{"teaches": TEXT, "claimed": TEXT, "headline": TEXT, "network": CALL, "test_set": CALL, "loader": TEXT},
         "seeds": {"type": "object", "additionalProperties": {"type": ["integer", "array"]}},
         "scores": {"type": "object", "additionalProperties": {"type": "integer"}},
+        "others": {"type": "object", "additionalProperties": CALL},
         "quick": {"type": "object"},
         "colab_minutes": {"type": "number"},
         "compare_with": {"type": "array", "prefixItems": [TEXT, TEXT], "minItems": 2, "maxItems": 2},
@@ -38,8 +39,8 @@ class UsageError(Exception):
 class Session:
     """A session's folder, and what its session.yaml says.
 
-    `network` and `test_set` are calls of functions of common/model.py and common/data.py, such as `resnet18(width)`;
-    what stands in the parentheses are parameters of the run.
+    `network`, `others` and `test_set` are calls of functions of common/model.py and common/data.py, such as
+    `resnet18(width)`; what stands in the parentheses are parameters of the run, or a value such as `sums=1`.
     """
 
     folder: Path
@@ -49,6 +50,7 @@ class Session:
     seeds: dict  # for each variant of the full profile how many seeds, counted from 0, or a list of them
     network: str  # makes the network that the weights belong to
     quick: dict  # the parameters that the quick profile changes
+    others: dict = field(default_factory=dict)  # its other networks by name, {step 1: skeleton()}
     test_set: str = ""  # makes the data set of the session from the one that was loaded, where it is another one
     loader: str = "Loader"  # the class of common/data.py whose batches the network takes
     colab_minutes: float | None = None  # an estimate for the full run on a GPU of Colab
@@ -90,7 +92,7 @@ class Session:
         For the quick profile this includes common/; for the full one a change there is for the tests to judge, because
         hours of training hang on it.
         """
-        params = {name: rule["default"] for name, rule in self.schema.items() if name not in WHERE}
+        params = {name: rule["default"] for name, rule in self.schema.items() if name not in PLACE_PARAMETERS}
         params |= self.parameters(profile) | {"variant": variant, "seed": seed}
         code = {"common_sha256": lesson_hashes()} if profile == "quick" else {}
         return {"params": params, "source_sha256": source_digest(self.notebook), **code}

@@ -4,68 +4,83 @@ import json
 from datetime import date
 
 import torch
+import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from common import data, model, train, utils
 from common.record import lesson_hashes
-from course.notebooks import PublishError, first_line, results
+from course.evidence import contradictions, judged
+from course.notebooks import PublishError, first_line, results, run_of, weights_files
 from course.publish import rerender, write_files
 
 ELSEWHERE = 3  # so many images may be judged differently on another device or with other threads
 
 
 def verify(session, device="auto", note=False):
-    """Evaluate the weights of a Session on the whole test set; returns what was found, as a sentence.
+    """Evaluate all committed weights of a Session on the whole test set; returns what was found, one line a run.
 
     With `note` it is written to verified.json beside them, and to the page. Raises PublishError where the weights do
-    not do what results.json says, or are not there, and DataError where the data set is not there.
+    not do what the page shows, or are not there, and DataError where the data set is not there.
     """
     folder, name = session.folder, session.name
-    path = folder / "weights.safetensors"
-    if not path.exists():
+    if not (folder / "weights.safetensors").exists():
         raise PublishError(f"{name}: no weights are committed; a run of the session writes them.")
     records = results(folder)
     if not records:
         raise PublishError(f"{name}: there is no record of the run that wrote weights.safetensors.")
-    record = records[0]
     device = utils.choose_device(device)
-    dataset = data.load(record["params"]["dataset"])
-    if dataset.sha256 != record["dataset"]["sha256"]:
+    dataset = data.load(records[0]["params"]["dataset"])
+    if dataset.sha256 != records[0]["dataset"]["sha256"]:
         raise PublishError(f"{name}: the data set {dataset.name} is not the one of the record.")
+    for why in contradictions(records):
+        raise PublishError(f"{name}: {why}")
+    found = [verify_run(session, path, record, dataset, device) for path, record in weights_files(records).items()]
+    if note:
+        verified = {"date": date.today().isoformat(), "found": found, "device": utils.device_name(device)}
+        verified |= {"versions": utils.versions(), "common_sha256": lesson_hashes()}
+        write_files(folder, {"verified.json": json.dumps(verified, indent=1) + "\n"})
+        rerender(folder)
+    return "\n".join(f"{name}: {line}" for line in found)
+
+
+def verify_run(session, path, record, dataset, device):
+    """Evaluate the weights of one run; returns what was found, in words. `path` is that of its file beside the page."""
+    name = f"{session.name}: {path}"
     network = make_network(session, record["params"])
     try:
-        tensors = load_file(path)
+        tensors = load_file(session.folder / path)
         network.load_state_dict({name: tensor for name, tensor in tensors.items() if "/" not in name})  # see Run.finish
-    except (SafetensorError, RuntimeError) as error:  # no tensors; others than this network has
+    except (SafetensorError, OSError, RuntimeError) as error:  # no tensors; not there; others than this network has
         why = first_line(" ".join(str(error).split()))
-        raise PublishError(f"{name}: weights.safetensors is not that of this network: {why}") from None
+        raise PublishError(f"{name} is not that of this network: {why}") from None
+    shown = dict(judged(record))
+    if utils.count_parameters(network) != shown.get("parameters", record["metrics"]["parameters"]):
+        raise PublishError(f"{name} has {utils.count_parameters(network):,} parameters, the record says otherwise.")
     found = count_right(session, record["params"], network.to(device), dataset, device)
-    here = utils.device_name(device), torch.get_num_threads()
-    allowed = 0 if here == (record["device"], record["threads"]) else ELSEWHERE
-    last, lines = record["history"][-1], []
+    same = (utils.device_name(device), torch.get_num_threads()) == (record["device"], record["threads"])
+    allowed, lines = 0 if same else ELSEWHERE, []
     for measure, (right, count) in found.items():
-        expected = round(last[measure] * count)
+        expected = round(shown[measure] * count)
+        if measure == "test_accuracy" and "stored" in record["metrics"]:
+            expected = record["metrics"]["stored"]["right"]
         lines.append(f"{measure.replace('_', ' ')} {right} of {count}, in the record {expected}")
         if abs(right - expected) > allowed:
             raise PublishError(f"{name}: {lines[-1]}: the weights do not do what the record says.")
-    if note:
-        verified = {"date": date.today().isoformat(), "found": lines, "device": here[0], "versions": utils.versions()}
-        verified["common_sha256"] = lesson_hashes()
-        write_files(folder, {"verified.json": json.dumps(verified, indent=1) + "\n"})
-        rerender(folder)
-    return f"{name}: {'; '.join(lines)}" + (f" (on another device up to {allowed} may differ)" if allowed else "")
+    run = "variant {}, seed {}: ".format(*run_of(record)) if "/" in path else ""
+    elsewhere = "" if same else f" (on another device up to {allowed} may differ)"
+    return f"{run}{'; '.join(lines)}{elsewhere}"
 
 
 def make_network(session, params):
     """The untrained network of a session's weights, for the parameters of a run."""
-    return _call(model, session.network, params)
+    return call_named(model, session.network, params)
 
 
 def count_right(session, params, network, dataset, device):
-    """How many test images the network judges rightly, of how many: {name as in the history: (right, count)}."""
+    """How many test images the network judges rightly, of how many: {name as in the record: (right, count)}."""
     if session.test_set:
-        dataset = _call(data, session.test_set, params, dataset)
+        dataset = call_named(data, session.test_set, params, dataset)
     options = {"mean": dataset.mean, "std": dataset.std, "seed": params["seed"], "device": device}
     loader = getattr(data, session.loader)(dataset.test, 1000, **options)
     outputs = train.predict(network, loader)
@@ -73,11 +88,17 @@ def count_right(session, params, network, dataset, device):
     targets = loader.targets.view(len(outputs), -1).unbind(dim=1)
     right = {}
     for name, logits, labels in zip(scores, outputs.split(list(scores.values()), dim=1), targets, strict=True):
-        right[f"test_{name}"] = int(train.accuracy(logits, labels).sum()), len(labels)
+        right["test_accuracy" if name == "accuracy" else name] = int(train.accuracy(logits, labels).sum()), len(labels)
     return right
 
 
-def _call(module, call, params, *values):
-    """What a call in a session.yaml such as `resnet18(width)` gives, after other values with parameters of a run."""
+def call_named(module, call, params, *values):
+    """What a call in a session.yaml gives, `resnet18(width)` with a parameter of a run or `DigitSum(sums=1)` without.
+
+    Other `values` come first.
+    """
     function, names = call.removesuffix(")").split("(")
-    return getattr(module, function)(*values, *(params[name] for name in names.split(", ") if name))
+    given = [name for name in names.split(", ") if name]
+    fixed = dict(name.split("=") for name in given if "=" in name)
+    values += tuple(params[name] for name in given if "=" not in name)
+    return getattr(module, function)(*values, **{name: yaml.safe_load(value) for name, value in fixed.items()})

@@ -1,9 +1,13 @@
 """Fixtures: the embedded digits, and a copy of the course in which tests may run, break and publish things."""
 
+import contextlib
+import functools
+import http.server
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import nbformat
@@ -123,6 +127,7 @@ class Course:
             new_code_cell(f"from common.record import Run\nrun = Run({name!r}, In, globals())", id="start"),
             new_code_cell(code, id="work"),
             new_markdown_cell("## What was learned\n\nNothing.", id="learnings"),
+            new_code_cell("print(f'{accuracy:.2%}')", id="shown", metadata={"tags": ["show"]}),
             new_code_cell(record, id="record", metadata={"tags": ["record"]}),
         ]
         kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -143,3 +148,49 @@ def course(tmp_path_factory):
 def own_course(tmp_path):
     """A copy for one test alone."""
     return Course(tmp_path / "course")
+
+
+SITE = ROOT / "docs" / "_build" / "html"
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder, as any plain file server does, and prints nothing."""
+
+    def log_message(self, *_):
+        pass
+
+
+@contextlib.contextmanager
+def served(folder):
+    """The address of a folder, served on this machine for the time of the block."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def site():
+    """The address of the built site."""
+    if not (SITE / "index.html").exists():
+        pytest.skip("`make site` makes the site")
+    with served(SITE) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A Chromium without a window, driven by Selenium; `browser.get_log("browser")` has what is on its console."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="`make test-browser` installs Selenium")
+    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
+    if not all(programs):
+        pytest.skip("Debian's packages chromium and chromium-driver are not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = programs[0]
+    quiet = "no-first-run", "disable-quic", "disable-background-networking", "disable-component-update", "disable-sync"
+    for argument in ("headless", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "window-size=1280,900", *quiet):
+        options.add_argument(f"--{argument}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(programs[1]))
+    yield driver
+    driver.quit()

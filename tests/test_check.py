@@ -1,6 +1,7 @@
 """`course check` finds what does not fit together; `course verify` and `course compare`."""
 
 import json
+import pickle
 import re
 import shutil
 import subprocess
@@ -10,11 +11,12 @@ import nbformat
 import pytest
 import torch
 from conftest import ROOT, Course
+from hostile import Bomb
 from safetensors.torch import load_file, save_file
 
 from common import data, model, train
 from common.utils import versions
-from course import verify
+from course import notebooks, verify
 from course.check import check
 from course.notebooks import PublishError, find_cell, results
 from course.sessions import all_sessions, read_session
@@ -46,7 +48,7 @@ def one_session(tmp_path_factory):
     """A copy of the course with one session, as a git checkout."""
     course = Course(tmp_path_factory.mktemp("one"))
     course.keep_sessions(SESSION)
-    assert course("badges").returncode == 0
+    assert course("index").returncode == 0
     subprocess.run(["git", "init", "--quiet", course.root], check=True)
     return course
 
@@ -91,8 +93,8 @@ FAULTS = [
     (replace(f"sessions/{SESSION}/results.json", '"test_accuracy": 0.995', '"test_accuracy": 0.996'), "results.json"),
     (drop_a_result, "there is no result of variant A, seed 1"),
     (change_the_code, "the deciding code has changed since its results"),
-    (change_the_bootstrap, "session.ipynb: not what `course badges` would write"),
-    (replace("README.md", "| 9,404 |", "| 9,405 |"), "README.md: not what `course badges` would write"),
+    (change_the_bootstrap, "session.ipynb: not what `course index` would write"),
+    (replace("README.md", "| 9,404 |", "| 9,405 |"), "README.md: not what `course index` would write"),
     (
         replace("README.md", "## Use it", f"## Use it in {HOME}/course"),
         "README.md names a folder of somebody's machine",
@@ -132,10 +134,19 @@ def trained(tmp_path_factory, digits):
     history = train.fit(network, train_loader, test_loader, optimizer, **options)
     save_file(network.state_dict(), folder / "weights.safetensors")
     record = results(ROOT / "sessions" / SESSION)[0]
-    record["params"]["dataset"], record["dataset"]["sha256"] = "digits", digits.sha256
+    record["params"] |= {"dataset": "digits", "epochs": 2}
+    record["dataset"] = {"name": "digits", "train": 1437, "test": 360, "sha256": digits.sha256}
+    record["metrics"]["test_accuracy"] = history["test_accuracy"][-1]
     record |= {"history": history.epochs, "versions": versions(), "device": "CPU", "threads": 1}
     (folder / "results.json").write_text(json.dumps([record]))
     return folder
+
+
+def write_accuracy(folder, accuracy, **values):
+    """Let the record say that another accuracy was reached, wherever it says so."""
+    record = json.loads((folder / "results.json").read_text())[0]
+    record["history"][-1]["test_accuracy"] = record["metrics"]["test_accuracy"] = accuracy
+    (folder / "results.json").write_text(json.dumps([record | values]))
 
 
 def test_weights_are_verified(trained):
@@ -158,13 +169,92 @@ def test_on_another_device_three_images_may_differ(trained, tmp_path):
     record = json.loads((folder / "results.json").read_text())[0]
     exact = record["history"][-1]["test_accuracy"]
     for device, differ, agrees in (("CPU", 1, False), ("a GPU", 3, True), ("a GPU", 4, False)):
-        record["device"], record["history"][-1]["test_accuracy"] = device, exact - differ / 360
-        (folder / "results.json").write_text(json.dumps([record]))
+        write_accuracy(folder, exact - differ / 360, device=device)
         if agrees:
             assert "on another device up to 3 may differ" in verify.verify(read_session(folder), "cpu")
         else:
             with pytest.raises(PublishError, match="the weights do not do"):
                 verify.verify(read_session(folder), "cpu")
+
+
+def test_the_number_that_the_page_shows_is_verified(trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / SESSION)
+    record = json.loads((folder / "results.json").read_text())[0]
+    reached = record["metrics"]["test_accuracy"]
+    record["metrics"]["test_accuracy"] = 0.9999
+    (folder / "results.json").write_text(json.dumps([record]))
+    with pytest.raises(PublishError, match=r"test_accuracy is 0\.9999, at the end of its history 0\."):
+        verify.verify(read_session(folder), "cpu")
+    write_accuracy(folder, 0.9999)
+    with pytest.raises(PublishError, match="in the record 360: the weights do not do what the record says"):
+        verify.verify(read_session(folder), "cpu")
+    write_accuracy(folder, reached, metrics={**record["metrics"], "test_accuracy": reached, "parameters": 9405})
+    with pytest.raises(PublishError, match="has 9,404 parameters, the record says otherwise"):
+        verify.verify(read_session(folder), "cpu")
+
+
+def test_the_weights_of_every_run_are_verified(trained, tmp_path):
+    """The others lie in weights/. One that judges three images otherwise is found on the same machine."""
+    folder = shutil.copytree(trained, tmp_path / SESSION)
+    record = json.loads((folder / "results.json").read_text())[0]
+    first = load_file(folder / "weights.safetensors")
+    changed = {
+        name: tensor + 0.02 * torch.randn_like(tensor) if tensor.dim() == 4 else tensor
+        for name, tensor in first.items()
+    }
+    (folder / "weights").mkdir()
+    save_file(changed, folder / "weights" / "B-seed-1.safetensors")
+    network = verify.make_network(read_session(folder), record["params"])
+    network.load_state_dict(changed)
+    row = train.evaluate(network, data.loaders(data.load("digits"), 32)[1])
+    other = json.loads(json.dumps(record)) | {"seed": 1, "schema": 2, "executed": 1, "outputs_sha256": "0"}
+    other["params"]["seed"], other["metrics"]["test_accuracy"] = 1, row["accuracy"]
+    other["history"][-1] |= {"test_accuracy": row["accuracy"], "test_loss": row["loss"]}
+    other["weights"]["sha256"] = "1"
+    (folder / "results.json").write_text(json.dumps([record, other]))
+    found = verify.verify(read_session(folder), "cpu").splitlines()
+    assert len(found) == 2
+    right = round(row["accuracy"] * 360)
+    assert found[1] == f"{SESSION}: variant B, seed 1: test accuracy {right} of 360, in the record {right}"
+    save_file(first, folder / "weights" / "B-seed-1.safetensors")
+    with pytest.raises(
+        PublishError, match=r"weights/B-seed-1\.safetensors: test accuracy .* do not do what the record"
+    ):
+        verify.verify(read_session(folder), "cpu")
+    (folder / "weights" / "B-seed-1.safetensors").unlink()
+    with pytest.raises(PublishError, match=r"weights/B-seed-1\.safetensors"):
+        verify.verify(read_session(folder), "cpu")
+
+
+def test_weights_in_half_precision_are_verified_as_they_are_stored(trained, tmp_path):
+    """The record says how many images they judge rightly, and how many otherwise than the network did before."""
+    folder = shutil.copytree(trained, tmp_path / SESSION)
+    record = json.loads((folder / "results.json").read_text())[0]
+    rough = {
+        name: (tensor * 16).round() / 16 if tensor.is_floating_point() else tensor
+        for name, tensor in load_file(folder / "weights.safetensors").items()
+    }
+    save_file(
+        {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in rough.items()},
+        folder / "weights.safetensors",
+    )
+    network = verify.make_network(read_session(folder), record["params"])
+    network.load_state_dict(rough)
+    right = round(360 * train.evaluate(network, data.loaders(data.load("digits"), 32)[1])["accuracy"])
+    before = round(360 * record["metrics"]["test_accuracy"])
+    assert right != before
+    for stored, message in (
+        ({"right": right, "changed": abs(right - before) + 2}, None),
+        ({"right": right + 1, "changed": abs(right - before) + 2}, "do not do what the record says"),
+        ({"right": right, "changed": abs(right - before) - 1}, "changed judgements do not explain"),
+    ):
+        record["metrics"]["stored"] = stored
+        (folder / "results.json").write_text(json.dumps([record]))
+        if message:
+            with pytest.raises(PublishError, match=message):
+                verify.verify(read_session(folder), "cpu")
+        else:
+            assert f"test accuracy {right} of 360, in the record {right}" in verify.verify(read_session(folder), "cpu")
 
 
 def test_other_data_or_no_weights_cannot_be_verified(trained, tmp_path):
@@ -200,3 +290,57 @@ def test_two_sets_of_runs_are_compared(course, tmp_path):
     process = course("compare", "s07:A", "s07:B")
     assert process.returncode == 2
     assert "One run says nothing" in process.stderr_text
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Hostile input: weights of another form
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """The committed weights of session 6, in a folder of their own; data need not be there."""
+    source = ROOT / "sessions" / "s06_under_10k"
+    target = tmp_path / "s06_under_10k"
+    target.mkdir()
+    for name in ("session.yaml", "results.json", "weights.safetensors"):
+        (target / name).write_bytes((source / name).read_bytes())
+    dataset = type("Dataset", (), {"sha256": notebooks.results(source)[0]["dataset"]["sha256"]})
+    monkeypatch.setattr(data, "load", lambda name: dataset)
+    return target / "weights.safetensors"
+
+
+def spoil_shape(path):
+    tensors = load_file(path)
+    save_file({name: tensor[None] for name, tensor in tensors.items()}, path)
+
+
+def drop_a_layer(path):
+    tensors = load_file(path)
+    tensors.pop(next(name for name in tensors if tensors[name].dim() == 4))
+    save_file(tensors, path)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        spoil_shape,
+        drop_a_layer,
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"\xff" * 64),  # a header of 18 million terabytes
+        lambda path: path.write_bytes(pickle.dumps(Bomb(path.parent / "outside"))),
+        lambda path: torch.save(Bomb(path.parent / "outside"), path),
+    ],
+)
+def test_weights_of_another_form_are_refused_and_run_no_code(weights, spoil):
+    spoil(weights)
+    with pytest.raises(PublishError, match="not that of this network") as error:
+        verify.verify(read_session(weights.parent), "cpu")
+    assert "\n" not in str(error.value)
+    assert not (weights.parent / "outside").exists()
+
+
+def test_weights_without_a_record_are_not_verified(weights):
+    (weights.parent / "results.json").write_text("[]")
+    with pytest.raises(PublishError, match="there is no record of the run"):
+        verify.verify(read_session(weights.parent), "cpu")

@@ -7,20 +7,27 @@ import http.server
 import io
 import os
 import pickle
+import struct
 import tarfile
 import threading
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from hostile import (
+    few,
+)
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
-from common import data, download
+from common import data, download, image_folder
 
 # ---------------------------------------------------------------------------------------------------------------
 # Reading
@@ -532,3 +539,197 @@ def test_augmented_images_lie_in_memory_as_others_do(channels):
     images = torch.rand(4, channels, 12, 12)
     changed = data.Augment(rotate=5, flip=True, crop_padding=2)(images, torch.Generator().manual_seed(0))
     assert changed.stride() == images.stride()
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Hostile input: images, labels and archives of another form
+
+
+@few(30)
+@given(st.binary(max_size=200))
+@pytest.mark.parametrize("start", [b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"GIF89a", b"BM"])
+def test_what_is_not_an_image_is_named(tmp_path_factory, start, content):
+    path = tmp_path_factory.getbasetemp() / "image.png"
+    path.write_bytes(start + content)
+    with pytest.raises(data.DataError, match=r"image\.png"):
+        image_folder._read_image(path)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "1", "RGBA", "CMYK", "LA"])
+def test_images_with_other_channels_become_red_green_and_blue(folder, mode):
+    path = folder / "pets" / "train" / "cat" / "0.tiff"
+    path.with_suffix(".png").unlink()
+    Image.new("RGB", (8, 6), "red").convert(mode).save(path)
+    assert data.load("folder:pets", folder).train.images.shape == (6, 3, 6, 8)
+
+
+@pytest.mark.parametrize("mode", ["I", "I;16", "F"])
+def test_images_with_more_than_eight_bits_are_refused(folder, mode):
+    """Converted, everything above 255 would be white."""
+    path = folder / "pets" / "train" / "cat" / "0.tiff"
+    Image.new(mode, (8, 6), 40000).save(path)
+    with pytest.raises(data.DataError, match=r"0\.tiff (has more than 8 bits a channel|is not a readable image)"):
+        data.load("folder:pets", folder)
+
+
+def fine_png(channels):
+    """The bytes of a PNG of 8 x 6 pixels with 16 bits a channel, which Pillow does not write."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = chunk(b"IHDR", struct.pack(">2I5B", 8, 6, 16, {3: 2, 4: 6}[channels], 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress(6 * (b"\0" + 8 * channels * b"\x9c\x40")))
+    return b"\x89PNG\r\n\x1a\n" + header + pixels + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("ending", "content"),
+    [
+        ("png", fine_png(3)),
+        ("png", fine_png(4)),
+        ("ppm", b"P6 8 6 65535\n" + 8 * 6 * 3 * b"\x9c\x40"),
+        ("ppm", b"P6 8 6 1023\n" + 8 * 6 * 3 * b"\x01\x40"),
+    ],
+)
+def test_colour_images_with_more_than_eight_bits_are_refused(folder, ending, content):
+    """Pillow says that these are plain red, green and blue, and rounds them."""
+    path = folder / "pets" / "train" / "cat" / f"0.{ending}"
+    path.with_suffix(".png").unlink()
+    path.write_bytes(content)
+    with pytest.raises(data.DataError, match=rf"0\.{ending} has more than 8 bits a channel: save it with 8"):
+        data.load("folder:pets", folder)
+
+
+def test_a_picture_that_moves_is_refused_and_one_that_does_not_is_read(folder):
+    """A GIF may be an image like any other: it is not left out in silence."""
+    path = folder / "pets" / "train" / "cat" / "0.gif"
+    path.with_suffix(".png").unlink()
+    red, blue = (Image.new("RGB", (8, 6), colour) for colour in ("red", "blue"))
+    red.save(path)
+    assert data.load("folder:pets", folder).train.images[0, :, 0, 0].tolist() == [255, 0, 0]
+    red.save(path, save_all=True, append_images=[blue])
+    with pytest.raises(data.DataError, match=r"0\.gif has 2 pictures in it, expected one"):
+        data.load("folder:pets", folder)
+
+
+def test_a_file_that_is_no_image_is_named_and_a_hidden_one_left_alone(folder):
+    (folder / "pets" / "train" / "cat" / ".DS_Store").write_bytes(b"x")
+    assert len(data.load("folder:pets", folder).train.labels) == 6
+    (folder / "pets" / "train" / "cat" / "notes.txt").write_text("x")
+    with pytest.raises(data.DataError, match=r"notes\.txt is not a readable image"):
+        data.load("folder:pets", folder)
+
+
+def test_a_photo_is_turned_upright(folder):
+    """A camera stores how it was held beside the pixels, in Exif's tag 274: 6 is a quarter turn."""
+    path = folder / "pets" / "train" / "cat" / "0.png"
+    lying = np.zeros((8, 6, 3), dtype=np.uint8)
+    lying[0, 0] = 255  # top left; turned, it is top right
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(lying).save(path, exif=exif)
+    image = data.load("folder:pets", folder).train.images[0]
+    assert image.shape == (3, 6, 8)
+    assert image[0].nonzero().tolist() == [[0, 7]]
+
+
+@pytest.mark.parametrize("renamed", ["pets/train/cat", "pets"])
+def test_a_folder_whose_name_is_no_text_is_named_at_once(folder, renamed):
+    (folder / "pets" / "name.txt").unlink()
+    name = os.fsdecode(b"caf\xe9")  # Latin-1
+    with pytest.raises(data.DataError, match=r"The name of the folder 'caf\\udce9' is not text in UTF-8") as error:
+        for split in ("train", "test") if "cat" in renamed else ("",):
+            path = folder / renamed.replace("train", split or "train")
+            path.rename(path.with_name(name))
+        data.load("folder:pets" if "cat" in renamed else f"folder:{name}", folder)
+    str(error.value).encode()
+
+
+def clear(path):
+    for file in path.iterdir():
+        file.unlink()
+
+
+def paint_black(pets):
+    for path in pets.glob("train/*/*.png"):
+        Image.new("RGB", (8, 6)).save(path)
+
+
+def keep_one_class(pets):
+    for split in ("train", "test"):
+        clear(pets / split / "dog")
+        (pets / split / "dog").rmdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (keep_one_class, "needs two classes or more"),
+        (lambda pets: clear(pets / "test" / "dog"), "expected a folder with <class>/<image>"),
+        (lambda pets: (pets / "train" / "cat" / "0.png").write_bytes(b""), "is not a readable image"),
+        (lambda pets: (pets / "name.txt").write_bytes(b"\xff\xfe\x00"), "name.txt is not text in UTF-8"),
+        (paint_black, "all pixels of a colour channel are the same"),
+    ],
+)
+def test_an_empty_or_meaningless_data_set_is_refused(folder, spoil, message):
+    spoil(folder / "pets")
+    with pytest.raises(data.DataError, match=message):
+        data.load("folder:pets", folder)
+
+
+@few(50)
+@given(st.lists(st.integers(-3, 5), max_size=4), st.integers(0, 4))
+def test_labels_must_be_those_of_classes(labels, images):
+    split = data.Split(torch.zeros(images, 1, 2, 2, dtype=torch.uint8), torch.tensor(labels, dtype=torch.int64))
+    dataset = data.Dataset("x", split, split, ("a", "b"), (0.0,), (1.0,), "0")
+    if labels and len(labels) == images and set(labels) <= {0, 1}:
+        assert data.with_splits(dataset, split, split, ("a", "b")).train is split
+    else:
+        with pytest.raises(data.DataError, match=r"(?i)label"):
+            data.with_splits(dataset, split, split, ("a", "b"))
+
+
+def member(name, **options):
+    found = tarfile.TarInfo(name)
+    for key, value in options.items():
+        setattr(found, key, value)
+    return found
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        member("../outside"),
+        member("cifar-10-batches-py/../../outside"),
+        member("cifar-10-batches-py/link", type=tarfile.SYMTYPE, linkname="../../outside"),
+        member("cifar-10-batches-py/device", type=tarfile.CHRTYPE),
+        None,
+    ],
+)
+def test_an_archive_writes_nothing_elsewhere(tmp_path, monkeypatch, bad):
+    """Not even one whose checksum is right. None stands for an archive that ends too early."""
+    root = tmp_path / "deep" / "data"
+    root.mkdir(parents=True)
+    archive = root / "cifar-10-python.tar.gz"
+    with tarfile.open(archive, "w:gz") as target:
+        target.addfile(member("cifar-10-batches-py/first"))
+        if bad:
+            target.addfile(bad)
+    if not bad:
+        archive.write_bytes(archive.read_bytes()[:60])
+    content = archive.read_bytes()
+    monkeypatch.setattr(download, "CIFAR10_PYTHON", (archive.name, len(content), hashlib.md5(content).hexdigest()))
+    with pytest.raises(data.DataError, match=r"cifar-10-python\.tar\.gz cannot be unpacked"):
+        data.load("cifar10", root)
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"] == [archive]
+    assert not (root / "cifar-10-batches-py").exists()
+
+
+@pytest.mark.parametrize("mirror", ["nonsense", "ftp://127.0.0.1", "file:///etc", "http://[::1", "http://.example"])
+def test_what_is_not_a_mirror_is_named(tmp_path, monkeypatch, mirror):
+    monkeypatch.setenv("COURSE_MIRROR", mirror)
+    monkeypatch.setattr(download, "MNIST_MIRRORS", [])
+    with pytest.raises(data.DataError, match=r"could not be downloaded.*COURSE_MIRROR") as error:
+        data.load("mnist", tmp_path)
+    assert mirror in str(error.value)

@@ -1,16 +1,40 @@
 """Publishing: what a page says, what is refused, and that nothing is left by half."""
 
+import contextlib
+import copy
 import dataclasses
 import json
+import pickle
 import statistics
+import subprocess
 
 import nbformat
 import pytest
 from conftest import Course
+from hostile import (
+    HOSTILE,
+    PARAMETERS,
+    PIXEL,
+    Bomb,
+    Session,
+    anything,
+    few,
+    live,
+    outputs_with,
+    places,
+    replaced,
+    small_notebook,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from nbformat.v4 import new_output
 
+from common.parameters import ParameterError, read_schema
 from common.record import MIME, record_line
-from course import notebooks
-from course.notebooks import find_cell
+from course import notebooks, publish
+from course.evidence import outputs_of
+from course.notebooks import PublishError, find_cell
+from course.page import _command
 from course.sessions import find_session
 
 
@@ -20,7 +44,7 @@ def executed(tmp_path_factory):
     course = Course(tmp_path_factory.mktemp("published"))
     course.keep_sessions("s06_under_10k")
     course.add_session("s99_test", "accuracy = 0.5 + seed / 10\nprint('\\n'.join(map(str, range(30))))")
-    assert course("badges").returncode == 0
+    assert course("index").returncode == 0
     for seed in (0, 1):
         process = course("run", "s99", "--seed", seed)
         assert process.returncode == 0, process.stderr_text
@@ -57,6 +81,15 @@ def change_record(path, edit):
         data["text/plain"] = record_line(data[MIME]) if {"metrics", "session"} <= set(data[MIME]) else ""
 
     change(path, edit_record)
+
+
+def show_the_numbers(notebook):
+    """Print the accuracies of a record that was changed, as if they had been reached."""
+    record = notebook.cells[-1].outputs[0].data[MIME]
+    accuracies = [part[name] for part in record["metrics"]["parts"] for name in ("test_accuracy", "sum_accuracy")]
+    notebook.cells[-2].outputs[0].text = "".join(f"{accuracy:.2%}\n" for accuracy in accuracies)
+    record["outputs_sha256"] = outputs_of(notebook).sha256()
+    renew_checksum(notebook)
 
 
 def set_target(notebook, target):
@@ -98,7 +131,7 @@ def test_a_page_shows_mean_and_spread_over_the_seeds(mine):
     assert process.returncode == 0, process.stderr_text
     readme = (page(mine) / "README.md").read_text()
     mean, sd = statistics.mean([0.5, 0.6]), statistics.stdev([0.5, 0.6])
-    assert f"| A | {100 * mean:.2f} % ± {100 * sd:.2f} (n = 2) | 50.00 % to 60.00 % | 50.00 % | 2 of 2 | 6 |" in readme
+    assert f"| A | {100 * mean:.2f} ± {100 * sd:.2f} % (n = 2) | 50.00 % to 60.00 % | 50.00 % | 2 of 2 | 6 |" in readme
     assert "the target is reached" in readme
     assert "<details><summary>30 lines of output</summary>" in readme
     records = json.loads((page(mine) / "results.json").read_text())
@@ -108,22 +141,26 @@ def test_a_page_shows_mean_and_spread_over_the_seeds(mine):
     assert weights == runs_of(mine)[0].with_suffix(".safetensors").read_bytes()
     assert "papermill" not in (page(mine) / "executed.ipynb").read_text()
     assert "55.00 ± 7.07 % (n = 2)" in (mine.root / "README.md").read_text()
-    assert "s99_test                 A                 6" in mine("list").stdout_text
+    lines = mine("list").stdout_text.splitlines()
+    assert lines[-1].split()[:6] == ["s99_test", "A", "6", "55.00", "±", "7.07"]
+    assert {line.index("sessions/") for line in lines[1:]} == {lines[0].index("where")}
 
 
 def test_named_parts_are_groups_and_their_differences_are_weighed(mine):
     def split(record):
-        better = {"part": "better", "test_accuracy": 0.9 + record["seed"] / 100, "sum_accuracy": 0.8, "parameters": 7}
+        better = {"part": "better", "test_accuracy": 0.9 + record["seed"] / 100, "sum_accuracy": 0.8, "parameters": 6}
         worse = {"part": "worse", "test_accuracy": 0.5 + record["seed"] / 100, "sum_accuracy": 0.8, "parameters": 5}
         record["metrics"] = {**better, "parts": [worse, better]}
+        record["history"][-1]["test_accuracy"] = better["test_accuracy"]
 
     for path in runs_of(mine):
         change_record(path, split)
+        change(path, show_the_numbers)
     description = page(mine) / "session.yaml"
     description.write_text(description.read_text().replace("headline: A", "headline: better"))
     assert mine("publish", *runs_of(mine)).returncode == 0
     readme = (page(mine) / "README.md").read_text()
-    assert "| worse | 50.50 % ± 0.71 (n = 2) | 50.00 % to 51.00 % | 50.00 % | 2 of 2 | 80.00 % ± 0.00 | 5 |" in readme
+    assert "| worse | 50.50 ± 0.71 % (n = 2) | 50.00 % to 51.00 % | 50.00 % | 2 of 2 | 80.00 ± 0.00 % | 5 |" in readme
     assert "| worse → better | +40.00 points" in readme
     row = next(line for line in readme.splitlines() if line.startswith("| worse → better"))
     assert [cell.split(": ")[1].strip() for cell in row.split("|")[2:4]] == [
@@ -161,7 +198,100 @@ def remove_record(course):
     change(runs_of(course)[1], lambda notebook: notebook.cells[-1].update(outputs=[]))
 
 
+def alter_accuracy(record):
+    record["metrics"]["test_accuracy"] = record["history"][-1]["test_accuracy"] = 0.9
+
+
+def add_line(notebook, line):
+    find_cell(notebook, "parameters").source += f"\n{line}"
+
+
+def run_again_out_of_order(notebook):
+    """After the run a learner executed the work cell and the record cell once more."""
+    notebook.cells[-1].execution_count += 2
+    notebook.cells[-1].outputs[0].data[MIME]["executed"] += 2
+    renew_checksum(notebook)
+
+
+def add_cell(code, position=-1, tag="show"):
+    """A function that puts a cell into a notebook, and numbers it as if it had been executed there."""
+
+    def add(notebook):
+        notebook.cells.insert(position, nbformat.v4.new_code_cell(code, id="added", metadata={"tags": [tag]}))
+        cells = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source]
+        for number, cell in enumerate(cells, 1):
+            cell.execution_count = number
+        notebook.cells[-1].outputs[0].data[MIME]["executed"] = len(cells)
+        renew_checksum(notebook)
+
+    return add
+
+
+def renew_checksum(notebook):
+    data = notebook.cells[-1].outputs[0].data
+    data["text/plain"] = record_line(data[MIME])
+
+
+def record_of(number, **values):
+    """A function that changes a record, of the first run or the second, as a forger would who knows of the checksum."""
+    return lambda course: change_record(runs_of(course)[number], lambda record: record.update(values))
+
+
+def notebook_of(edit):
+    return lambda course: change(runs_of(course)[1], edit)
+
+
+def swap_history(course):
+    """The second run is the first under another seed."""
+    first = nbformat.read(runs_of(course)[0], 4)
+    record_of(1, **{name: first.cells[-1].outputs[0].data[MIME][name] for name in ("history", "metrics")})(course)
+
+    def swap(notebook):
+        notebook.cells[-2] = first.cells[-2]
+        notebook.cells[-1].outputs[0].data[MIME]["outputs_sha256"] = outputs_of(notebook).sha256()
+        renew_checksum(notebook)
+
+    change(runs_of(course)[1], swap)
+
+
+def swap_weights(course):
+    first = nbformat.read(runs_of(course)[0], 4).cells[-1].outputs[0].data[MIME]
+    record_of(1, weights=first["weights"])(course)
+
+
 REFUSED = [
+    (notebook_of(run_again_out_of_order), "not executed from top to bottom in one go: 'record' comes as number 7"),
+    (record_of(1, executed=8), "the record was not written by the cell in which it stands"),
+    (record_of(1, schema=1), "executed with an older version of the course"),
+    (
+        notebook_of(lambda notebook: notebook.cells[5].outputs[0].update(text="0\n" * 30)),
+        "what the cells printed and showed was changed after the run",
+    ),
+    (
+        notebook_of(lambda notebook: notebook.cells[-1].update(source=notebook.cells[-1].source + "\nx = 1")),
+        "its record cell is not that of session.ipynb",
+    ),
+    (notebook_of(add_cell("accuracy = 0.9")), "the cell 'added' is not in session.ipynb and sets accuracy"),
+    (notebook_of(add_cell("run.finish = print")), "the cell 'added' is not in session.ipynb and sets run"),
+    (notebook_of(add_cell("from os import *")), "the cell 'added' is not in session.ipynb and sets *"),
+    (notebook_of(lambda notebook: add_line(notebook, "x = 1")), "must have lines like name = value only"),
+    (notebook_of(lambda notebook: add_line(notebook, "import os")), "must have lines like name = value only"),
+    (
+        notebook_of(add_cell("import os", 4, "injected-parameters")),
+        "'added' must have lines like name = value only",
+    ),
+    (
+        record_of(1, history=[{"epoch": 1, "test_accuracy": 0.9}]),
+        "test_accuracy is 0.6, at the end of its history 0.9",
+    ),
+    (record_of(1, metrics={"test_accuracy": 0.6, "parameters": 7}), "the runs of A differ in parameters: 6, 7"),
+    (record_of(1, history=[{"epoch": 2, "test_accuracy": 0.6}]), "does not have the epochs 1 to 1"),
+    (
+        lambda course: change_record(runs_of(course)[1], alter_accuracy),
+        "the record says that test_accuracy is 90.00%, no cell shows it",
+    ),
+    (swap_history, "variant A, seed 0 and variant A, seed 1 have the same history: one run was given as two"),
+    (swap_weights, "variant A, seed 0 and variant A, seed 1 have the same weights: one run was given as two"),
     (run_other_code, "was executed from other code than session.ipynb"),
     (remove_record, "has no record: it was not executed to its end"),
     (
@@ -190,16 +320,14 @@ REFUSED = [
     ),
     (
         lambda course: change_record(runs_of(course)[1], lambda record: record["params"].update(rate=1)),
-        "has parameters that session.ipynb does not have",
+        "does not have the parameters that session.ipynb has",
     ),
     (
         lambda course: change_record(runs_of(course)[1], lambda record: record.update(session="s06_under_10k")),
         "publish one session at a time",
     ),
     (
-        lambda course: change(
-            runs_of(course)[1], lambda notebook: find_cell(notebook, "parameters").update(source="x = 1  # @param {")
-        ),
+        lambda course: change(runs_of(course)[1], lambda notebook: add_line(notebook, "x = 1  # @param {")),
         "A-seed-1.ipynb: This line must have",
     ),
     (lambda course: runs_of(course)[0].write_text("{}"), "is not a readable notebook"),
@@ -229,7 +357,7 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(mine, spoil, reason
 @pytest.mark.parametrize(
     ("folder", "reason"),
     [
-        (".", "has a README.md or images that are no published page"),
+        (".", "README.md is not that of a published page of s99_test: choose another folder"),
         ("sessions", "choose a folder outside of sessions/"),
         ("sessions/s06_under_10k", "choose a folder outside of sessions/"),
     ],
@@ -241,6 +369,59 @@ def test_a_page_takes_the_place_of_nothing_else(mine, folder, reason):
     assert reason in process.stderr_text
     after = {path: path.read_bytes() for path in mine.root.rglob("*") if path.is_file() and path.name != ".lock"}
     assert {**before, **after} == before
+
+
+def make_page_of_another_session(folder, course):
+    for name in ("README.md", "results.json"):
+        (folder / name).write_bytes((course.root / "sessions" / "s06_under_10k" / name).read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("prepare", "reason"),
+    [
+        (lambda folder, course: (folder / "results.json").write_text("[]"), "results.json is not that of a published"),
+        (
+            lambda folder, course: (folder / "results.json").write_text("mine"),
+            "results.json is not that of a published",
+        ),
+        (lambda folder, course: (folder / "executed.ipynb").write_text("mine"), "executed.ipynb is not that of"),
+        (lambda folder, course: (folder / "weights.safetensors").write_text("mine"), "weights.safetensors is not that"),
+        (lambda folder, course: (folder / "weights").mkdir(), "weights is not that of a published page"),
+        (lambda folder, course: (folder / "images").symlink_to("/"), "images is a symbolic link"),
+        (lambda folder, course: (folder / "README.md").symlink_to("nowhere"), "README.md is a symbolic link"),
+        (make_page_of_another_session, "README.md is not that of a published page of s99_test"),
+    ],
+)
+def test_files_of_others_are_neither_replaced_nor_deleted(mine, prepare, reason):
+    folder = mine.root / "mine"
+    folder.mkdir()
+    prepare(folder, mine)
+    before = {path: path.is_file() and path.read_bytes() for path in folder.iterdir()}
+    process = mine("publish", *runs_of(mine), "--to", "mine")
+    assert process.returncode == 1
+    assert reason in process.stderr_text
+    assert {path: path.is_file() and path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_page_elsewhere_is_replaced_and_what_others_put_beside_it_stays(mine):
+    folder = mine.root / "mine"
+    for _ in range(2):
+        assert mine("publish", *runs_of(mine), "--to", "mine").returncode == 0
+        for name in ("images/mine.png", "weights/mine.safetensors", "mine.ipynb"):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text("mine")
+    assert mine("publish", runs_of(mine)[0], "--to", "mine").returncode == 0
+    assert (folder / "images" / "mine.png").exists()
+    assert [path.name for path in (folder / "weights").iterdir()] == ["mine.safetensors"]
+
+
+def test_an_empty_name_is_not_the_present_folder(mine):
+    process = mine("publish", *runs_of(mine), "--to", "")
+    assert process.returncode == 2
+    assert "--to: give a name; the present folder is ." in process.stderr_text
+    process = mine("compare", "s06:A", "s06:B", "--plot", "")
+    assert process.returncode == 2
+    assert "--plot: give a name" in process.stderr_text
 
 
 def test_runs_are_compared_before_they_are_published(executed):
@@ -258,6 +439,13 @@ def test_comments_and_layout_are_not_other_code(mine):
     assert mine("publish", *runs_of(mine)).returncode == 0
 
 
+def test_a_cell_that_only_shows_may_differ(mine):
+    """A plot changes without new training; what deciding cells use is not touched."""
+    for path in runs_of(mine):
+        change(path, add_cell("for number in range(3):\n    text = f'{accuracy + number}'"))
+    assert mine("publish", *runs_of(mine)).returncode == 0
+
+
 def test_text_in_a_record_does_not_come_alive(mine):
     name = "<script>alert(1)</script> [x](http://bad) | `code` **bold**"
     for path in runs_of(mine):
@@ -268,6 +456,27 @@ def test_text_in_a_record_does_not_come_alive(mine):
     assert "[x](http" not in readme
     assert "**bold**" not in readme
     assert r"\[x\]\(http&#58;//bad\) \| \`code\`" in readme
+
+
+def test_the_weights_of_every_run_are_published(mine):
+    first, other = (path.with_suffix(".safetensors") for path in runs_of(mine))
+    assert mine("publish", *runs_of(mine)).returncode == 0
+    kept = page(mine) / "weights" / "A-seed-1.safetensors"
+    assert kept.read_bytes() == other.read_bytes()
+    assert [path.name for path in kept.parent.iterdir()] == [kept.name]
+    assert "; of 1 more in [`weights/`](weights)" in (page(mine) / "README.md").read_text()
+    subprocess.run(["git", "init", "--quiet", mine.root], check=True)
+    assert "weights" not in mine("check").stdout_text
+    kept.write_bytes(first.read_bytes())
+    assert "weights/A-seed-1.safetensors is not the file that the record names" in mine("check").stdout_text
+    kept.rename(kept.with_name("A-seed-2.safetensors"))
+    process = mine("check")
+    assert "weights/A-seed-1.safetensors should be there" in process.stdout_text
+    assert "weights/A-seed-2.safetensors should not be there" in process.stdout_text
+    assert mine("publish", *runs_of(mine)).returncode == 0
+    assert [path.name for path in kept.parent.iterdir()] == [kept.name]
+    other.unlink()
+    assert "A-seed-1.safetensors is not there or not the file" in mine("publish", *runs_of(mine)).stderr_text
 
 
 def test_large_weights_are_not_committed_and_the_page_says_where_they_are(mine):
@@ -311,3 +520,150 @@ def test_a_page_is_replaced_as_a_whole(mine):
     assert mine("publish", *runs_of(mine)).returncode == 0
     assert not (page(mine) / "images" / "old.png").exists()
     assert not list(page(mine).rglob("*.unfinished"))
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Hostile input: any text and any value, in a record and in a notebook
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    session = Session(tmp_path_factory.mktemp("hostile"))
+    session.publish(small_notebook(record=session.record))
+    return session
+
+
+def test_the_renderer_sees_what_is_live():
+    assert {tag for tag, *_ in live("\n\n".join(HOSTILE))} >= {"script", "img", "iframe", "a"}
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_text_of_a_notebook_does_not_come_alive(session, text):
+    """In the record, in a parameter, and in every kind of output."""
+
+    def page_of(text):
+        parameters = PARAMETERS.replace('dataset = "mnist"', f"dataset = {text!r}")
+        record = copy.deepcopy(session.record)
+        record |= {"device": text, "versions": {"torch": text, text: "1"}}
+        record["dataset"]["name"] = record["params"]["dataset"] = text
+        accuracy = record["metrics"]["test_accuracy"]
+        record["metrics"]["parts"] = [{"part": part, "test_accuracy": accuracy} for part in (text, text, "b", "b")]
+        return session.publish(small_notebook(parameters, outputs_with(text), record))
+
+    page = page_of(text)
+    assert live(page) == live(page_of("text"))
+    words = text.split("evil")[0].split("://")[0].split("<")[0].strip(" `[]!()\\\n")[:5]
+    assert words in page, "the text is lost"
+
+
+@few(60)
+@given(st.data())
+def test_a_record_with_anything_in_it_is_refused_or_shown_as_text(session, data):
+    place = data.draw(st.sampled_from([place for place in places(session.record) if "history" not in place][1:]))
+    record = replaced(session.record, place, data.draw(anything))
+    notebook = small_notebook(record=session.record)
+    notebook.cells[-1].outputs[0].data[MIME] = record
+    with contextlib.suppress(Exception):  # a forger who knows of the checksum
+        notebook.cells[-1].outputs[0].data["text/plain"] = record_line(record)
+    try:
+        readme = session.publish(notebook)
+    except (PublishError, ParameterError):
+        return
+    assert live(readme) <= live(session.publish(small_notebook(record=session.record)))
+
+
+@few(25)
+@given(st.data())
+def test_a_notebook_with_anything_in_it_is_refused_or_shown_as_text(session, data):
+    notebook = json.loads(nbformat.writes(small_notebook(outputs=outputs_with("text"), record=session.record)))
+    expected = live(session.publish(notebook))
+    place = data.draw(st.sampled_from([place for place in places(notebook) if MIME not in place]))
+    with contextlib.suppress(PublishError, ParameterError):
+        assert live(session.publish(replaced(notebook, place, data.draw(anything)))) <= expected
+
+
+@few(60)
+@given(st.binary(max_size=50) | anything.map(lambda value: json.dumps(value).encode()))
+def test_files_that_are_something_else_are_named(session, content):
+    """Notebook, results and note of the verification."""
+    path = session.root / "runs" / "results.json"
+    path.write_bytes(content)
+    path.with_name("verified.json").write_bytes(content)
+    with pytest.raises(PublishError, match="not a readable notebook"):
+        notebooks.read_notebook(path)
+    for read, form in ((notebooks.results, list), (notebooks.verification, dict)):
+        try:
+            assert isinstance(read(path.parent), form)
+        except PublishError as error:
+            assert ".json" in str(error)
+    path.unlink()
+    path.with_name("verified.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "message"),
+    [
+        ("../../outside.png", PIXEL, "has the name"),
+        ("x](javascript:alert(1)).png", PIXEL, "has the name"),
+        ("a\0b", PIXEL, "has the name"),
+        ("x.png", "abcde", "cannot be written"),
+    ],
+)
+def test_an_image_of_a_notebook_with_a_bad_name_or_content_is_refused(session, name, image, message):
+    output = new_output("display_data", data={"image/png": image}, metadata={"filename": name})
+    with pytest.raises(PublishError, match=message):
+        session.publish(small_notebook(outputs=[output], record=session.record))
+
+
+def test_two_images_of_one_name_and_a_cell_that_failed_are_refused(session):
+    image = new_output("display_data", data={"image/png": PIXEL}, metadata={"filename": "x.png"})
+    with pytest.raises(PublishError, match="unique"):
+        session.publish(small_notebook(outputs=[image, image], record=session.record))
+    error = new_output("error", ename="E", evalue="<script>", traceback=["\n\n<script>"])
+    with pytest.raises(PublishError, match="a cell ended with an error"):
+        session.publish(small_notebook(outputs=[error], record=session.record))
+
+
+def test_what_is_not_python_is_refused(session):
+    notebook = small_notebook(record=session.record)
+    notebook.cells[2].source = "%cd /\n!touch outside"
+    with pytest.raises(PublishError, match="The cell 'work' is not plain Python"):
+        session.publish(notebook)
+
+
+def test_a_value_that_the_source_forbids_is_refused(session):
+    """The parameters cell of an executed notebook may have been changed together with the record."""
+    record = replaced(session.record, ("params", "seed"), -1) | {"seed": -1}
+    with pytest.raises(PublishError, match="seed must be from 0"):
+        session.publish(small_notebook(PARAMETERS.replace("seed = 0", "seed = -1"), record=record))
+
+
+def test_a_record_that_contradicts_its_own_parameters_is_refused(session):
+    with pytest.raises(PublishError, match="the record has other parameters than the notebook"):
+        session.publish(small_notebook(record=session.record | {"seed": 7}))
+
+
+def test_a_command_to_repeat_a_run_is_one_command():
+    """It is there to be copied into a shell."""
+    params = {"dataset": "folder:x; touch 'outside' $(touch outside)"}
+    record = {"session": "s99_test", "profile": "full", "seed": 0, "device": "GPU", "params": params}
+    found = _command(record, read_schema(PARAMETERS))
+    assert found == """course run s99_test -p dataset 'folder:x; touch '"'"'outside'"'"' $(touch outside)' --seed 0"""
+
+
+def test_runs_that_measure_different_things_are_refused(session):
+    whole = {"test_accuracy": session.record["metrics"]["test_accuracy"]}
+    parts = [{**whole, "sum_accuracy": whole["test_accuracy"]}, whole]
+    record = replaced(session.record, ("metrics",), {**session.record["metrics"], "parts": parts})
+    with pytest.raises(PublishError, match="do not all measure the same accuracies"):
+        session.publish(small_notebook(record=record))
+
+
+def test_a_pickle_is_not_published_as_weights(session):
+    path = session.executed.with_suffix(".safetensors")
+    good = path.read_bytes()
+    path.write_bytes(pickle.dumps(Bomb(session.root / "outside")))
+    record = replaced(session.record, ("weights", "sha256"), publish.hash_file(path))
+    with pytest.raises(PublishError, match="is no safetensors file"):
+        session.publish(small_notebook(record=record))
+    path.write_bytes(good)

@@ -18,7 +18,7 @@ SESSION = find_session("s06_under_10k")
 
 
 def code_of(notebook):
-    """{id: code without comments and layout} of the cells that somebody wrote, not papermill or `course badges`."""
+    """{id: code without comments and layout} of the cells that somebody wrote, not papermill or `course index`."""
     written = {"injected-parameters", "bootstrap"}
     cells = [cell for cell in notebook.cells if cell.cell_type == "code" and not notebooks.tags(cell) & written]
     return {cell.id: ast.unparse(ast.parse(cell.source)) for cell in cells}

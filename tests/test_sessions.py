@@ -2,17 +2,20 @@
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
+import tomllib
 
 import nbformat
 import pytest
-from conftest import ROOT
+from conftest import DESCRIPTION, ROOT
+from hostile import CELL_OF_TYPES, small_notebook
 
-from common.parameters import WHERE, check_parameters
+from common.parameters import PLACE_PARAMETERS, ParameterError, check_parameters
 from course import notebooks
-from course.sessions import all_sessions
+from course.sessions import UsageError, all_sessions, read_session
 
 SESSIONS = all_sessions()
 PUBLISHED = [session for session in SESSIONS if (session.folder / "results.json").exists()]
@@ -46,7 +49,7 @@ def test_parameters_fit_their_own_schema(session):
     defaults = {name: rule["default"] for name, rule in schema.items()}
     assert check_parameters(schema, defaults) == defaults
     assert {"profile", "dataset", "variant", "seed", "target"} <= set(schema)
-    assert {"data_dir", "checkpoint", "weights", "device"} <= set(schema) & WHERE
+    assert {"data_dir", "checkpoint", "weights", "device"} <= set(schema) & PLACE_PARAMETERS
     quick = session.parameters("quick")
     assert quick["profile"] == "quick"
     assert quick["dataset"] == "digits"
@@ -56,24 +59,50 @@ def test_parameters_fit_their_own_schema(session):
 
 def test_badges_and_bootstrap_come_from_one_place(own_course):
     before = {path: path.read_bytes() for path in own_course.root.glob("sessions/*/session.ipynb")}
-    assert own_course("badges").returncode == 0
+    assert own_course("index").returncode == 0
     assert before == {path: path.read_bytes() for path in before}
     pyproject = own_course.root / "pyproject.toml"
     pyproject.write_text(
         re.sub(r'Repository = ".*"', 'Repository = "https://github.com/me/fork"', pyproject.read_text())
     )
-    assert own_course("badges").returncode == 0
+    assert own_course("index").returncode == 0
     for path in before:
         assert "colab.research.google.com/github/me/fork/blob/main/sessions/" in path.read_text()
         assert "https://github.com/me/fork" in notebooks.find_cell(read(path), "bootstrap").source
 
 
-def test_code_style():
-    for command in (["check"], ["format", "--check"]):
-        process = subprocess.run(
-            [sys.executable, "-m", "ruff", *command, "."], cwd=ROOT, capture_output=True, text=True
-        )
-        assert process.returncode == 0, process.stdout
+def break_off_early(clone):
+    (clone / ".git" / "objects").mkdir(parents=True)
+    (clone / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
+
+
+def break_off_late(clone):
+    """While git writes the files: those that it has written are there."""
+    (clone / "common" / "train.py").unlink()
+    (clone / ".git" / "index").rename(clone / ".git" / "index.lock")
+
+
+def test_half_a_clone_is_made_anew_and_a_whole_one_kept(own_course, tmp_path):
+    """What a notebook fetches that was opened alone, when the machine was lost meanwhile."""
+    root, alone = own_course.root, tmp_path / "alone"
+    alone.mkdir()
+    git = ["git", "-C", root, "-c", "user.name=test", "-c", "user.email=test@example.org"]
+    project = tomllib.loads((root / "pyproject.toml").read_text())
+    release, address = project["tool"]["course"]["release"], project["project"]["urls"]["Repository"]
+    for command in (["init", "-q", "-b", release], ["add", "."], ["commit", "-q", "-m", "course"]):
+        subprocess.run([*git, *command], check=True)
+    code = notebooks.find_cell(read(root / "sessions" / "s06_under_10k" / "session.ipynb"), "bootstrap").source
+    environment = {
+        **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        **{"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.file://{root}.insteadOf", "GIT_CONFIG_VALUE_0": address},
+    }
+    clone = alone / address.rsplit("/", 1)[1]
+    for prepare in (break_off_early, break_off_late, lambda clone: (clone / "mine.txt").write_text("mine")):
+        prepare(clone)
+        command = [sys.executable, "-c", f"{code}\nimport common.train; print(common.train.__file__)"]
+        process = subprocess.run(command, cwd=alone, env=environment, capture_output=True, text=True)
+        assert process.stdout.strip() == str(clone / "common" / "train.py"), process.stderr
+    assert (clone / "mine.txt").exists()
 
 
 def test_the_requirements_name_the_packages_of_the_course():
@@ -91,3 +120,41 @@ def test_results_are_strict_json(session):
         pytest.fail(f"{name} is no JSON")
 
     json.loads((session.folder / "results.json").read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Hostile input: descriptions of another form
+
+
+@pytest.mark.parametrize(
+    "quick",
+    ["", "- epochs", "epochs: [", "1: 2", "epochs: !!python/object/apply:os.mkdir [outside]", "epochs: 1e3", "\xff"],
+)
+def test_a_broken_quick_profile_is_named(tmp_path, monkeypatch, quick):
+    monkeypatch.chdir(tmp_path)
+    nbformat.write(small_notebook(CELL_OF_TYPES), tmp_path / "session.ipynb")
+    text = DESCRIPTION.replace("quick: {profile: quick}", f"quick:\n  {quick}")
+    (tmp_path / "session.yaml").write_bytes(text.encode("latin-1"))
+    with pytest.raises((UsageError, ParameterError)):
+        read_session(tmp_path).parameters("quick")
+    assert not (tmp_path / "outside").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("teaches: nothing\n", "", "'teaches' is a required property"),
+        ("claimed: 50 %", "claimed: 50", "claimed: 50 is not of type 'string'"),
+        ("claimed: 50 %", "claimed: 50 %\nepochs: 3", "'epochs' was unexpected"),
+        ("skeleton()", "__import__('os').mkdir('outside')", "network: "),
+        ("seeds: {A: 2}", "seeds: 2", "seeds: 2 is not of type 'object'"),
+    ],
+)
+def test_a_broken_description_of_a_session_is_named(tmp_path, old, new, message):
+    assert old in DESCRIPTION
+    (tmp_path / "session.yaml").write_text(DESCRIPTION.replace(old, new))
+    with pytest.raises(UsageError, match=re.escape(message)):
+        read_session(tmp_path)
+    (tmp_path / "session.yaml").unlink()
+    with pytest.raises(UsageError, match="No such file"):
+        read_session(tmp_path)

@@ -1,0 +1,207 @@
+// The page: the drawing, the networks beside it, test images, and weights of one's own.
+
+import { Card } from "./card.js";
+import { Layers } from "./layers.js";
+import { Pad } from "./pad.js";
+import { element, imagePicture, magnify } from "./paint.js";
+import { prepare } from "./prepare.js";
+import { checkTensors, FileError, pick, readSafetensors } from "./safetensors.js";
+
+const find = (id) => document.getElementById(id);
+const load = async (file) => (await fetch(file)).json();
+const [{ source, networks }, images] = await Promise.all([load("networks.json"), load("images.json")]);
+// Weights are named from the root of the site, where this page is demo/, or of the repository, where it is docs/demo/.
+const root = location.pathname.includes("/docs/demo/") ? "../../" : "../";
+
+const cards = { first: null, second: null };
+const layers = new Layers(find("rows"), find("panel"));
+let taken = null; // the test image that is shown instead of a drawing, {shape, data}
+let digit = 5; // what session 2 adds
+let waiting = false;
+
+// ---------------------------------------------------------------------------------------------------------------
+// The image: a drawing or a test image
+
+const pad = new Pad(find("pad"), find("cursor"), () => {
+  taken = null;
+  update();
+});
+
+/** The image that the networks get, and on the small picture how it was made from the drawing. */
+function currentImage() {
+  const prepared = taken ? null : prepare(pad.ink(), pad.canvas.width, pad.canvas.height);
+  const image = taken ?? (prepared && { shape: [1, 28, 28], data: prepared.pixels });
+  const canvas = find("prepared");
+  const context = image ? magnify(canvas, imagePicture(image)) : canvas.getContext("2d");
+  if (!image) context.clearRect(0, 0, canvas.width, canvas.height);
+  if (prepared) {
+    const unit = canvas.width / 28, { box, mass } = prepared;
+    Object.assign(context, { strokeStyle: "#3ddc84", lineWidth: 2 });
+    context.strokeRect(box.left * unit, box.top * unit, box.width * unit, box.height * unit);
+    context.beginPath();
+    for (const [x, y] of [[-6, 0], [6, 0]]) context.lineTo(mass.x * unit + x, mass.y * unit + y);
+    context.moveTo(mass.x * unit, mass.y * unit - 6);
+    context.lineTo(mass.x * unit, mass.y * unit + 6);
+    context.stroke();
+  }
+  return image;
+}
+
+/** Let all networks judge the image, once before the browser paints next. */
+function update() {
+  if (waiting) return;
+  waiting = true;
+  requestAnimationFrame(() => {
+    waiting = false;
+    const image = currentImage();
+    document.body.classList.toggle("drawn", Boolean(image));
+    for (const card of Object.values(cards)) card?.update(image, digit);
+    find("read").textContent = image ? cards.first.answer.textContent : "";
+    layers.update();
+    find("status").textContent = Object.values(cards).filter(Boolean).map(({ entry, answer }) => `${entry.title}: ${answer.textContent}`).join(". ");
+  });
+}
+
+/** The test images of one data set, as buttons. */
+async function showSamples(name) {
+  const { file, size: [height, width], labels, mean } = images[name];
+  const sheet = new Image();
+  sheet.src = file;
+  await sheet.decode();
+  const canvas = new OffscreenCanvas(sheet.width, sheet.height), context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(sheet, 0, 0);
+  const buttons = labels.map((label, at) => {
+    const { data } = context.getImageData(at * width, 0, width, height), area = width * height;
+    const pixels = Float32Array.from({ length: mean.length * area }, (_, i) => data[4 * (i % area) + Math.floor(i / area)] / 255);
+    const image = { shape: [mean.length, height, width], data: pixels };
+    const picture = element("canvas", { width: 56, height: 56 });
+    magnify(picture, imagePicture(image));
+    return element("button", { type: "button", "aria-label": `Test image: ${label}`, title: label, click: () => take(image) }, picture);
+  });
+  find("samples").replaceChildren(...buttons);
+}
+
+/** Take a test image instead of a drawing. */
+function take(image) {
+  pad.clear();
+  magnify(pad.canvas, imagePicture(image));
+  taken = image;
+  update();
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// The networks
+
+const sizeOf = (entry) => String(Object.values(entry.inputs)[0]);
+
+/** Fill both lists; beside the first network stand those that take the same images. */
+function listNetworks(first, second) {
+  const option = (entry, chosen) => new Option(entry.title, entry.id, false, entry === chosen);
+  const known = networks.filter(({ weights }) => weights);
+  find("first").replaceChildren(...known.map((entry) => option(entry, first)));
+  const beside = known.filter((entry) => entry !== first && sizeOf(entry) === sizeOf(first));
+  find("second").replaceChildren(new Option("nothing", ""), ...beside.map((entry) => option(entry, second)));
+}
+
+/** Show these networks; `second` may be null. */
+async function choose(first, second) {
+  if (second && (second === first || sizeOf(first) !== sizeOf(second))) second = null;
+  const otherImages = !cards.first || sizeOf(cards.first.entry) !== sizeOf(first);
+  listNetworks(first, second);
+  for (const [place, entry] of Object.entries({ first, second })) {
+    const root = find(`card-${place}`);
+    root.hidden = !entry;
+    if (cards[place]?.entry === entry) continue;
+    cards[place] = entry && new Card(root, entry, await weightsOf(entry), images, source);
+  }
+  const address = new URLSearchParams({ network: first.id, ...(second && { beside: second.id }) });
+  history.replaceState(null, "", `?${address}`);
+  find("number").hidden = ![first, second].some((entry) => entry && "digits" in entry.inputs);
+  document.body.classList.toggle("photos", sizeOf(first) !== "1,28,28");
+  showLayers();
+  if (otherImages) await showImages(first);
+  update();
+}
+
+/** The trained numbers of a network: loaded once, or from the reader's file. */
+async function weightsOf(entry) {
+  entry.tensors ??= pick(readSafetensors(await (await fetch(root + entry.weights)).arrayBuffer()), entry.prefix);
+  return entry.tensors;
+}
+
+/** Offer the data sets whose images the network takes, its own first, and take an image of it. */
+async function showImages(entry) {
+  const size = sizeOf(entry);
+  const fits = Object.keys(images).filter((name) => String([images[name].mean.length, ...images[name].size]) === size);
+  find("set").replaceChildren(...fits.map((name) => new Option(name, name, false, name === entry.dataset)));
+  await showSamples(entry.dataset);
+  find("samples").children[6].click();
+}
+
+/** Show the maps of the first network or of the one beside it. */
+function showLayers() {
+  const { first, second } = cards;
+  const options = [first, second].filter(Boolean).map((card) => new Option(card.entry.title, card.entry.id));
+  find("seen").replaceChildren(...options);
+  find("seen").closest("label").hidden = !second;
+  layers.show(first);
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Weights of one's own
+
+/** Read a file of weights and show the network that it belongs to, or say why not. */
+async function openFile(file) {
+  find("message").textContent = "";
+  try {
+    const tensors = pick(readSafetensors(await file.arrayBuffer()), "");
+    const current = cards.first.entry;
+    const fits = [current, ...networks].find((entry) => matches(tensors, entry));
+    if (!fits) checkTensors(tensors, current.tensors_expected);
+    const entry = { ...fits, id: file.name, title: `${fits.title.split(":")[0]}, your ${file.name}`, tensors, weights: file.name, accuracy: null };
+    networks.push(entry);
+    await choose(entry, current);
+    find("message").textContent = `${file.name}: these weights run now.`;
+  } catch (error) {
+    if (!(error instanceof FileError)) throw error;
+    find("message").textContent = `${file.name} was refused. ${error.message}`;
+  }
+}
+
+function matches(tensors, entry) {
+  try {
+    checkTensors(tensors, entry.tensors_expected);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// What the reader does
+
+const chosen = (id) => networks.find((entry) => entry.id === find(id).value) ?? null;
+find("clear").addEventListener("click", () => pad.clear());
+find("undo").addEventListener("click", () => pad.undo());
+find("set").addEventListener("change", () => showSamples(find("set").value));
+for (const id of ["first", "second"]) find(id).addEventListener("change", () => choose(chosen("first"), chosen("second")));
+find("seen").addEventListener("change", () => layers.show(Object.values(cards).find((card) => card?.entry.id === find("seen").value)));
+find("digit").addEventListener("input", () => {
+  digit = Number(find("digit").value);
+  find("digit-shown").textContent = digit;
+  update();
+});
+find("file").addEventListener("change", async () => {
+  await openFile(find("file").files[0]);
+  find("file").value = ""; // so that the same file can be opened again
+});
+for (const name of ["dragover", "drop"]) addEventListener(name, (event) => event.preventDefault());
+addEventListener("dragover", () => document.body.classList.add("dragged"));
+for (const name of ["dragleave", "drop"]) addEventListener(name, () => document.body.classList.remove("dragged"));
+addEventListener("drop", ({ dataTransfer }) => dataTransfer.files.length && openFile(dataTransfer.files[0]));
+
+for (const entry of networks) [entry.tensors_expected, entry.tensors] = [entry.tensors, undefined];
+const asked = new URLSearchParams(location.search);
+const named = (id) => networks.find((entry) => entry.id === id && entry.weights) ?? null;
+await choose(named(asked.get("network")) ?? named("s06_under_10k"), named(asked.get("beside")));
+document.body.classList.add("ready");
