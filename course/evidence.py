@@ -313,6 +313,7 @@ def check_weights(path, record):
             shapes = {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118 (no dict)
     except SafetensorError as error:
         raise PublishError(f"{path} is no safetensors file: {error}.") from None
-    found = sum(prod(shape) for name, shape in shapes.items() if not name.endswith(STATISTICS))
+    own = {name: shape for name, shape in shapes.items() if "/" not in name}  # not of the others, see Run.finish
+    found = sum(prod(shape) for name, shape in own.items() if not name.endswith(STATISTICS))
     if found != record["metrics"]["parameters"]:
         raise PublishError(f"{path} has {found:,} parameters, the record says {record['metrics']['parameters']:,}.")
