@@ -39,9 +39,9 @@ def summary(results):
         ratios = [median(runs, "train") / ours for runs in loops.values()]
         texts.append(f"{min(ratios):.1f} to {max(ratios):.1f} times as long on {task['runs'][0]['dataset']}")
     return (
-        f"The usual training loops (that of PyTorch's example, one with workers, PyTorch Lightning) need "
-        f"{' and '.join(texts)} for an epoch as the course's. [`benchmarks/README.md`](benchmarks/README.md) has all figures, and how they were "
-        "measured."
+        "The usual training loops (that of PyTorch's example, one with workers, PyTorch Lightning) need "
+        f"{' and '.join(texts)} for an epoch as the course's. [`benchmarks/README.md`](benchmarks/README.md) has all "
+        "figures, and how they were measured."
     )
 
 

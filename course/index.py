@@ -151,6 +151,8 @@ def _journey(heads):
         axes.annotate(_label(name), (head.parameters, mean), **place)
     axes.set(xscale="log", xlabel="parameters", ylabel="test accuracy (%)")
     axes.margins(x=0.3, y=0.2)
+    for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        ticks(lambda value, _: f"{value:,.0f}" if f"{value:g}"[0] in "1247" else "")
     axes.set_title("MNIST: mean accuracy, lowest to highest run", fontsize=12)
     axes.grid(alpha=0.3)
     return figure
