@@ -12,6 +12,7 @@ help:
 	@echo 'make test-browser run the tests of the site in Chromium; needs chromium, chromium-driver and npm'
 	@echo 'make test-slurm   run the test of the batch on a Slurm cluster; needs root, slurm-wlm and munge'
 	@echo 'make test-colab   run the notebooks with the versions of packages that Colab has (5 GB more)'
+	@echo 'make test-nbgrader run the test of the assignments that `course exercises --nbgrader` makes'
 	@echo 'make full     execute every session in full: all variants and seeds on the real data (hours on a CPU)'
 	@echo 'make references make the references of the regression test anew; then look at git diff tests/notebooks'
 	@echo 'make clean    remove what was made: runs, logs, the site'
@@ -29,6 +30,7 @@ test: .venv/done
 	@OMP_NUM_THREADS=1 pytest -n $$(($(CORES) + 1)) --dist loadfile --no-loadscope-reorder
 
 site: .venv/site/done
+	@rm -rf docs/_build/html  # Sphinx leaves pages there whose source is gone
 	@.venv/site/bin/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build/html
 
 serve: site
@@ -42,6 +44,9 @@ test-slurm: .venv/slurm
 
 test-colab: .venv/colab/done
 	@COLAB_PACKAGES=$(CURDIR)/.venv/colab pytest -rs -m colab
+
+test-nbgrader: .venv/nbgrader/done
+	@NBGRADER=$(CURDIR)/.venv/nbgrader pytest -rs -m nbgrader
 
 references: .venv/done
 	@python tests/references.py
@@ -83,4 +88,11 @@ clean:
 	.venv/colab/bin/python -m pip install --quiet --progress-bar on --requirement $<
 	@touch $@
 
-.PHONY: help run test site serve test-browser test-slurm test-colab references full clean
+# It sees the packages of the course, and keeps its own to itself.
+.venv/nbgrader/done: .venv/done
+	$(PYTHON) -m venv .venv/nbgrader
+	.venv/bin/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' > $$(echo .venv/nbgrader/lib/python*/site-packages)/course.pth
+	.venv/nbgrader/bin/python -m pip install --quiet --progress-bar on nbgrader==0.9.6
+	@touch $@
+
+.PHONY: help run test site serve test-browser test-slurm test-colab test-nbgrader references full clean

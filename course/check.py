@@ -6,6 +6,7 @@ import subprocess
 from common.files import hash_file
 from common.parameters import PLACE_PARAMETERS
 from course.evidence import check_notebook, contradictions
+from course.exercises import exercises
 from course.index import index_files
 from course.notebooks import (
     ROOT,
@@ -29,9 +30,10 @@ def check():
     """Yield what is wrong, one sentence each."""
     for session in all_sessions():
         yield from check_session(session)
-    for path, text in index_files().items():
-        if path.read_text(encoding="utf-8") != text:
-            yield f"{path.parent.name}/{path.name}: not what `course index` would write today."
+    for command, files in {"index": index_files(), "exercises": exercises()}.items():
+        for path, text in files.items():
+            if not path.exists() or path.read_text(encoding="utf-8") != text:
+                yield f"{path.parent.name}/{path.name}: not what `course {command}` would write today."
     yield from local_paths()
 
 

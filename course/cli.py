@@ -11,6 +11,7 @@ from common.parameters import ParameterError, check_parameters, describe
 from common.record import check_installation
 from course import index, measures, notebooks, publish
 from course.execution import RunError, execute, run_name
+from course.exercises import write_assignments, write_exercises
 from course.sessions import UsageError, all_sessions, find_session
 
 ROOT = notebooks.ROOT
@@ -70,6 +71,10 @@ def parse_arguments(arguments):
 
     command = commands.add_parser("check", help="whether pages, results, code, badges and index fit together")
     command.set_defaults(command=run_check)
+
+    command = commands.add_parser("exercises", help="make each session's exercises from its solutions")
+    command.add_argument("--nbgrader", type=Path, metavar="FOLDER", help="write a course for nbgrader there instead")
+    command.set_defaults(command=make_exercises)
 
     command = commands.add_parser("verify", help="evaluate the committed weights with today's code")
     command.add_argument("session", nargs="?", help="all sessions if not given")
@@ -184,6 +189,13 @@ def run_check(options):
     print(f"All {len(all_sessions())} sessions are complete, and everything fits together.")
 
 
+def make_exercises(options):
+    if options.nbgrader:
+        write_assignments(options.nbgrader)
+    else:
+        write_exercises()
+
+
 def run_verify(options):
     from common import data
     from course import verify
@@ -213,7 +225,8 @@ def describe_networks(options):
 
 
 def run_compare(options):
-    from course.compare import accuracies, difference
+    from common.compare import difference
+    from course.compare import accuracies
 
     names = options.before, options.after
     before, after = (accuracies(name) for name in names)

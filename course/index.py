@@ -5,6 +5,7 @@ import tomllib
 
 import nbformat
 
+from course.exercises import solutions, write_exercises
 from course.measures import groups, headline
 from course.notebooks import ROOT, RUN_ALL, SESSIONS, PublishError, find_cell, read_notebook, results
 from course.page import page_title
@@ -35,19 +36,27 @@ if root == clone:
 
 JOURNEY = "journey.png"
 COLAB_BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
+EXERCISES_BADGE = "https://img.shields.io/badge/exercises-open_in_Colab-f9ab00?logo=googlecolab"
 
 
 def index_files():
     """The notebooks with badges and bootstrap cells, the README with its index and link to the site: {path: text}."""
     repository, release = repository_and_release()
     files = {}
-    for path in [*(session.path for session in all_sessions()), RUN_ALL]:
+    for path in [*(session.path for session in all_sessions()), *solutions(), RUN_ALL]:
         notebook = read_notebook(path)
+        exercises = path.with_name("exercises.ipynb")
         lines = (
             "![Python 3.11 or newer](https://img.shields.io/badge/python-3.11%2B-3776ab)\n"
             "![PyTorch 2.10 or newer](https://img.shields.io/badge/torch-2.10%2B-ee4c2c)\n"
             f"[![Open in Colab]({COLAB_BADGE})]({colab_address(path)})"
         )
+        if path.name == "solutions.ipynb":  # the exercises made from it have the same title
+            lines = f"[![Open in Colab]({COLAB_BADGE})]({colab_address(exercises)})"
+            on_github = f"{repository}/blob/{release}/{path.relative_to(ROOT).as_posix()}"
+            lines += f"\n\n[Hints and solutions]({on_github}), for afterwards."
+        elif path.with_name("solutions.ipynb").exists():
+            lines += f"\n[![Exercises in Colab]({EXERCISES_BADGE})]({colab_address(exercises)})"
         first = notebook.cells[0]
         first.source = between(first.source, "badges", lines)
         cell = find_cell(notebook, "bootstrap")
@@ -60,9 +69,10 @@ def index_files():
 
 @publishing_lock()
 def write_index():
-    """Write badges and bootstrap cells, the index and its picture."""
+    """Write badges and bootstrap cells, the exercises, which have them too, the index and its picture."""
     for path, text in index_files().items():
         write_files(path.parent, {path.name: text})
+    write_exercises()
     if heads := _one_task(_heads()):
         png = io.BytesIO()
         _journey(heads).savefig(
@@ -118,11 +128,8 @@ def _index(heads):
         page = "README.md" if records else session.path.name
         link = f"[{page_title(session, records)}](sessions/{session.name}/{page})"
         badge = f"[![Open in Colab]({COLAB_BADGE})]({colab_address(session.path)})"
-        row = [
-            f"**{link}**<br>{session.teaches}<br>{badge}",
-            "not run yet",
-            "",
-        ]  # a column of its own squeezes a button
+        about = f"**{link}**<br>{session.teaches}<br>{badge}"  # the button would be squeezed in a column of its own
+        row = [about, "not run yet", ""]
         if records:
             head = heads[session.name]
             row[1:] = f"{head.accuracy} (n = {head.n})", f"{head.parameters:,}"

@@ -9,7 +9,7 @@ import shlex
 from datetime import datetime
 from pathlib import Path
 
-from course.compare import difference
+from common.compare import difference
 from course.measures import device, groups, headline, percent
 from course.notebooks import PublishError, first_line, results, run_of, tags, weights_files
 from course.sessions import read_session

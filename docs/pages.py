@@ -13,8 +13,9 @@ from statistics import mean
 from safetensors import deserialize
 
 from course import index
-from course.notebooks import ROOT, read_notebook, results, tags, verification
-from course.page import groups, headline, page_title, percent
+from course.measures import device, groups, headline, percent
+from course.notebooks import ROOT, read_notebook, results, tags, verification, weights_files
+from course.page import page_title
 from course.sessions import all_sessions
 
 DOCS = ROOT / "docs"
@@ -134,9 +135,11 @@ def glance():
     rows = []
     for session in sessions():
         for group in groups(results(session.folder)):
-            reached = f"{percent(group)} (n = {group['n']})"
-            spread = f"{100 * group['low']:.2f} to {100 * group['high']:.2f} %"
-            rows.append([link(session), group["name"], reached, spread, f"{group['parameters']:,}"])
+            values = group.accuracy.values
+            spread = f"{percent(min(values))} to {percent(max(values))}"
+            rows.append(
+                [link(session), group.name, f"{group.accuracy} (n = {group.n})", spread, f"{group.parameters:,}"]
+            )
     return table(["session", "network", "test accuracy", "lowest to highest", "parameters"], rows)
 
 
@@ -144,23 +147,22 @@ def runs():
     """The table of all records: one row a run."""
     rows = []
     for session in sessions():
-        verified = verification(session.folder)
-        for position, record in enumerate(results(session.folder)):
+        records, verified = results(session.folder), verification(session.folder)
+        kept = list(weights_files(records).values())
+        for record in records:
             draws = sum("draw" in part for part in record["metrics"].get("parts", []))
-            threads = f", {record['threads']} thread{'s' if record['threads'] > 1 else ''}"
+            reached = percent(record["metrics"]["test_accuracy"])
             rows.append(
                 [
                     link(session),
                     record["variant"],
                     str(record["seed"]),
-                    f"{100 * record['metrics']['test_accuracy']:.2f} %"
-                    + (f" (mean of {draws} draws)" if draws else ""),
+                    reached + (f" (mean of {draws} draws)" if draws else ""),
                     record["dataset"]["name"],
-                    record["device"] + (threads if record["device"] == "CPU" else ""),
+                    device(record),
                     f"{record['seconds']['train']:,.0f}",
                     record["finished"][:10],
-                    # the committed weights are those of the first record
-                    verified["date"] if verified and position == 0 else "",
+                    verified["date"] if verified and record in kept else "",
                 ]
             )
     heads = ["session", "variant", "seed", "test accuracy", "data", "device", "training, s", "finished", "verified"]
@@ -201,7 +203,7 @@ def card(session):
     facts = "Not run yet"
     if records:
         head = headline(session, groups(records))
-        facts = f"{head['parameters']:,} parameters, {percent(head)}"
+        facts = f"{head.parameters:,} parameters, {head.accuracy}"
     picture = ""
     if (session.folder / WEIGHTS).exists():
         picture = f"![Filters of the first layer of session {int(name[1:3])}, as trained](sessions/{name}.svg)\n\n  "

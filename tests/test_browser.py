@@ -12,7 +12,13 @@ AXE = ROOT / ".venv" / "browser" / "node_modules" / "axe-core" / "axe.min.js"
 PAGES = sorted(path.relative_to(SITE).as_posix() for path in SITE.rglob("*.html") if "_static" not in path.parts)
 # One page of each kind; the demo has tests of its own.
 KINDS = ["index.html", "sessions/s04_three_iterations.html", "results.html", "glossary.html", "run.html"]
-KINDS += ["benchmarks.html", "common/model.html", "search.html", *[page for page in PAGES if "exercises/" in page][:1]]
+KINDS += [
+    "benchmarks.html",
+    "common/model.html",
+    "_modules/common/model.html",
+    "search.html",
+    *[page for page in PAGES if "exercises/" in page][:1],
+]
 
 TITLE = "article h1, body > header h1"  # of a page, of the demo
 

@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, Course, colab_modules
 from nbformat.v4 import new_code_cell
 
-from course import notebooks
+from course import exercises, notebooks
 from course.sessions import all_sessions
 
 PACKAGES = os.environ.get("COLAB_PACKAGES")  # a virtual environment with the packages of tests/colab.txt
@@ -64,9 +64,13 @@ class Colab:
         position = notebook.cells.index(notebooks.find_cell(notebook, "parameters"))
         lines = [f"{name} = {value!r}" for name, value in parameters.items()]
         notebook.cells.insert(position + 1, new_code_cell("\n".join(["# Parameters", *lines])))
-        path = self.content / source.name
+        return self.execute(notebook, source.name)
+
+    def execute(self, notebook, name, *options):
+        """Execute a notebook that lies alone in the folder under this name, with options of nbclient; and return it."""
+        path = self.content / name
         nbformat.write(notebook, path)
-        self.python("-c", "from nbclient.cli import main; main()", "--inplace", path.name)
+        self.python("-c", "from nbclient.cli import main; main()", "--inplace", *options, path.name)
         return nbformat.read(path, 4)
 
 
@@ -93,6 +97,22 @@ def test_a_session_alone_runs_to_its_end_and_changes_no_package(session, remote,
     assert len(record["history"]) == 2
     assert "widgets" not in notebook.metadata
     assert sorted(path.name for path in colab.content.iterdir()) == ["convnet-course", "session.ipynb"]
+
+
+@pytest.mark.parametrize("solutions", exercises.solutions(), ids=lambda path: path.parent.name)
+def test_exercises_alone_say_what_is_not_there_yet_and_solved_they_run_to_their_end(solutions, remote, tmp_path):
+    colab = Colab(tmp_path, remote)
+    before = colab.versions()
+    unsolved = nbformat.read(solutions.with_name("exercises.ipynb"), 4)
+    for cell in colab.execute(unsolved, "exercises.ipynb", "--allow-errors").cells:
+        errors = [output for output in cell.get("outputs", []) if output.output_type == "error"]
+        expected = ["NotYet"] if "check" in notebooks.tags(cell) else []
+        assert [error.ename for error in errors] == expected, cell.id
+        assert all(error.traceback == [f"Not yet: {error.evalue}"] for error in errors)
+    solved = nbformat.read(solutions, 4)
+    solved.cells = [cell for cell in solved.cells if "wrong" not in notebooks.tags(cell)]
+    colab.execute(solved, "solutions.ipynb")
+    assert colab.versions() == before
 
 
 def test_what_is_missing_is_installed_and_nothing_else_changes(remote, tmp_path):

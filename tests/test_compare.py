@@ -7,7 +7,7 @@ import statistics
 import pytest
 from scipy import stats
 
-from course.compare import difference
+from common.compare import difference
 
 
 def test_the_interval_is_welchs():

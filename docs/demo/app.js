@@ -117,7 +117,9 @@ async function choose(first, second) {
   const address = new URLSearchParams({ network: first.id, ...(second && { beside: second.id }) });
   history.replaceState(null, "", `?${address}`);
   find("number").hidden = ![first, second].some((entry) => entry && "digits" in entry.inputs);
-  document.body.classList.toggle("photos", sizeOf(first) !== "1,28,28");
+  const photos = sizeOf(first) !== "1,28,28";
+  document.body.classList.toggle("photos", photos);
+  pad.canvas.inert = photos; // a photograph cannot be drawn
   showLayers();
   if (otherImages) await showImages(first);
   update();

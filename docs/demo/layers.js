@@ -69,9 +69,11 @@ export class Layers {
     const rows = Math.ceil(channels / columns);
     Object.assign(block, { side, columns });
     const [wide, high] = [Math.min(columns, channels), rows].map((count) => count * (side + GAP) - GAP), dense = Math.min(devicePixelRatio, 2);
+    Object.assign(block, { wide, high });
     Object.assign(canvas, { width: wide * dense, height: high * dense });
     Object.assign(canvas.style, { width: `${wide}px`, height: `${high}px` });
-    const context = canvas.getContext("2d");
+    block.picture = new OffscreenCanvas(canvas.width, canvas.height);
+    const context = block.picture.getContext("2d");
     context.scale(dense, dense);
     context.imageSmoothingEnabled = false;
     const map = this.mapOf(block), scale = map && largest(map.data);
@@ -80,6 +82,14 @@ export class Layers {
       if (map) context.drawImage(mapPicture(map, c, scale), left, top, side, side);
       else context.fillRect(left, top, side, side);
     }
+    canvas.getContext("2d").scale(dense, dense);
+    this.paint(block);
+  }
+
+  /** Put the maps of a row on the page, and the frames over them. */
+  paint(block) {
+    const context = block.canvas.getContext("2d");
+    context.drawImage(block.picture, 0, 0, block.wide, block.high);
     this.mark(block, context);
   }
 
@@ -152,7 +162,7 @@ export class Layers {
   choose(block, place = null) {
     this.chosen = block && place && block.layers[0].kind !== "image" ? { block, ...place } : null;
     if (!this.chosen) this.pinned = false;
-    this.draw();
+    for (const each of this.blocks) if (each.picture) this.paint(each);
     this.explain();
   }
 
