@@ -1,6 +1,6 @@
 """The searches for recipes: each candidate is trained on most training images and judged by 5,000 held-out ones.
 
-    python benchmarks/search.py s06    # or s02, s04, s10: minutes a candidate on one core; goes on where it stopped
+    python benchmarks/search.py s06    # or s02, s04, s04_step2, s10: minutes a candidate; goes on where it stopped
 
 The test set takes no part. What was found is written to search_NAME.json, which the session's notebook shows.
 """
@@ -39,6 +39,15 @@ def classify(network, epochs):
         return train.fit(net, train_loader, None, optimizer, epochs=epochs, schedule=schedule, held_out=held_out)
 
     return judge
+
+
+def normalised(candidate, searched):
+    """How to judge a candidate for step 2 of session 4, which has batch norm and dropout."""
+    train_loader, held_out = data.loaders(searched, 64)
+    net = model.batch_norm_and_dropout(candidate["dropout"]).to(memory_format=torch.channels_last)
+    epochs = candidate["epochs"]
+    optimizer, schedule = train.one_cycle(net, train_loader, 0.1, epochs)
+    return train.fit(net, train_loader, None, optimizer, epochs=epochs, schedule=schedule, held_out=held_out)
 
 
 def add(candidate, searched, epochs=10):
@@ -98,6 +107,11 @@ SEARCHES = {
         "mnist",
         classify(model.skeleton, 12),
         [candidate(64, rate, 1e-4, "none") for rate in (0.02, 0.05, 0.1)],
+    ),
+    "s04_step2": (
+        "mnist",
+        normalised,
+        [{"dropout": dropout, "epochs": epochs} for dropout, epochs in ((0.1, 12), (0.05, 12), (0.02, 12), (0.05, 16))],
     ),
     "s06": (
         "mnist",

@@ -4,7 +4,7 @@
     python benchmarks/speed.py cifar10   # hours
     python benchmarks/speed.py parts     # smaller measurements, minutes
     python benchmarks/speed.py digits    # a try in a minute; shown, not kept
-    python benchmarks/speed.py page      # measures nothing: plot and section of the README, from speed.json
+    python benchmarks/speed.py page      # measures nothing: the pages and the plot, from speed.json
 
 The others are kept in speed.json, beside what it holds already. Every training is a process of its own, and the loops
 take turns. The optional package pytorch-lightning is measured where it is installed.

@@ -4,6 +4,8 @@ A function that draws returns a Figure and a text that says in words what it sho
 """
 
 import base64
+import difflib
+import inspect
 import io
 import math
 import statistics
@@ -12,7 +14,8 @@ import numpy as np
 import torch
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from common.report import accuracy_per_class, confused_pairs
 
@@ -35,6 +38,24 @@ def show_table(rows):
 def show_text(*lines):
     """Display lines of Markdown."""
     display(Markdown("\n".join(lines)))
+
+
+def show_source(*objects):
+    """Display the definitions of functions and classes, as they stand in their files."""
+    _show_code("\n\n\n".join(inspect.getsource(item).rstrip() for item in objects), "python")
+
+
+def show_changes(before, after):
+    """Display how the definition of one function differs from that of another, line by line."""
+    lines = [inspect.getsource(item).splitlines() for item in (before, after)]
+    longest = len(lines[0]) + len(lines[1])  # as much context: all lines are shown
+    _, _, _, *changes = difflib.unified_diff(*lines, n=longest, lineterm="")
+    _show_code("\n".join(changes), "diff")
+
+
+def _show_code(text, language):
+    bundle = {"text/markdown": f"```{language}\n{text}\n```", "text/plain": text}
+    display(bundle, raw=True, metadata={"language": language})
 
 
 def sample_grid(split, classes, columns=10, rows=3):
@@ -62,27 +83,49 @@ def image_profile(data):
 
 
 def learning_curves(history):
-    """Loss and accuracy on the training and the test set over the epochs."""
+    """Loss and error on the training and the test set over the epochs, on log scales: the last tenths stay visible."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")
-    epochs = history["epoch"]
-    for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        axes.plot(epochs, history[f"train_{quantity}"], marker=".", label="training, while it learns")
-        axes.plot(epochs, history[f"test_{quantity}"], marker=".", label="test, after the epoch")
-        axes.set(xlabel="epoch", ylabel=quantity)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
-    axes.legend()
+    left, right = figure.subplots(1, 2)
+    for part, label in (("train", "training, while it learns"), ("test", "test, after the epoch")):
+        left.plot(history["epoch"], history[f"{part}_loss"], marker=".", label=label)
+        right.plot(history["epoch"], _errors(history[f"{part}_accuracy"]), marker=".", label=label)
+    _log_axis(left, "loss")
+    _log_axis(right, "error (%)")
+    for axes in (left, right):
+        _epoch_axis(axes)
+    right.legend()
     first, last = history.epochs[0], history.epochs[-1]
     return figure, (
-        f"Learning curves over {len(epochs)} epochs: training loss from {first['train_loss']:.3f} to "
+        f"Learning curves over {len(history.epochs)} epochs: training loss from {first['train_loss']:.3f} to "
         f"{last['train_loss']:.3f}, test loss from {first['test_loss']:.3f} to {last['test_loss']:.3f}, test accuracy "
-        f"from {first['test_accuracy']:.2%} to {last['test_accuracy']:.2%}."
+        f"from {first['test_accuracy']:.2%} to {last['test_accuracy']:.2%}. Accuracies are drawn as errors, what is "
+        "missing to 100 %, on a log scale."
     )
+
+
+def _errors(accuracies):
+    """Accuracies as errors in percent; none at all is drawn as one hundredth, for the log scale."""
+    return [max(100 * (1 - accuracy), 0.01) for accuracy in accuracies]
+
+
+def _log_axis(axes, name):
+    """A log scale with plain numbers, at 1, 2 and 5 of each decade."""
+    axes.set(ylabel=name, yscale="log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(
+        FuncFormatter(lambda value, _: f"{value:g}" if f"{value:g}".lstrip("0.")[:1] in "25" else "")
+    )
+
+
+def _epoch_axis(axes):
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3, which="both")
 
 
 def lr_searches(searches):
     """One panel for each of `searches` {title: common.lr_finder.Search}: both losses over the rate, and suggestions."""
-    figure = Figure(figsize=(4.8 * len(searches), 3.6), layout="constrained")
+    figure = Figure(figsize=(4.8 * len(searches), 4.2), layout="constrained")
     panels = figure.subplots(1, len(searches), squeeze=False)[0]
     texts = []
     for axes, (title, search) in zip(panels, searches.items(), strict=True):
@@ -92,7 +135,7 @@ def lr_searches(searches):
             axes.axvline(rate, color=f"C{number}", linestyle="dashed", label=f"{name}: {rate:.2g}")
         axes.set(title=title, xscale="log", xlabel="learning rate", ylabel="loss")
         axes.set_ylim(0.9 * min(search.losses), 1.3 * search.smoothed[0])  # where it explodes it leaves the panel
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
         lowest = min(search.smoothed)
         suggested = ", ".join(f"{name} {rate:.2g}" for name, rate in search.suggestions().items())
         texts.append(
@@ -104,16 +147,25 @@ def lr_searches(searches):
 
 
 def compare_curves(histories, quantities):
-    """One panel for each of the `quantities`, columns of a History, with one line for each of `histories` {name: …}."""
-    figure = Figure(figsize=(4.2 * len(quantities), 3.4), layout="constrained")
+    """One panel for each of the `quantities`, columns of a History, with one line for each of `histories` {name: …}.
+
+    Losses are drawn on a log scale, accuracies as errors on a log scale.
+    """
+    figure = Figure(figsize=(4.2 * len(quantities), 3.6), layout="constrained")
     panels = figure.subplots(1, len(quantities), squeeze=False)[0]
     for axes, quantity in zip(panels, quantities, strict=True):
         for name, history in histories.items():
-            axes.plot(history["epoch"], history[quantity], marker=".", label=name)
-        axes.set(xlabel="epoch", ylabel=quantity.replace("_", " "))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
-    panels[0].legend()
+            values = history[quantity]
+            drawn = _errors(values) if quantity.endswith("accuracy") else values
+            axes.plot(history["epoch"], drawn, marker=".", label=name)
+        if quantity.endswith("accuracy"):
+            _log_axis(axes, quantity.removesuffix("accuracy").replace("_", " ") + "error (%)")
+        elif quantity.endswith("loss"):
+            _log_axis(axes, quantity.replace("_", " "))
+        else:
+            axes.set_ylabel(quantity.replace("_", " "))
+        _epoch_axis(axes)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(histories))
     ends = [
         f"{name}: " + ", ".join(f"{quantity.replace('_', ' ')} {history[quantity][-1]:.4f}" for quantity in quantities)
         for name, history in histories.items()
@@ -122,41 +174,55 @@ def compare_curves(histories, quantities):
 
 
 def gaps(histories):
-    """Overfitting: training accuracy minus test accuracy over the epochs, one line for each of `histories`."""
+    """Overfitting: training accuracy minus test accuracy over the epochs, one line for each of `histories`.
+
+    The axis shows what happens after the first epochs, whose gaps are so large that they would flatten all others.
+    """
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axes = figure.subplots()
-    ends = []
+    ends, seen = [], []
     for name, history in histories.items():
         rows = zip(history["train_accuracy"], history["test_accuracy"], strict=True)
         points = [100 * (train - test) for train, test in rows]
         axes.plot(history["epoch"], points, marker=".", label=name)
         ends.append(f"{name} {points[-1]:+.2f}")
+        seen += points[len(points) // 4 :]
+    room = 0.1 * max(max(seen) - min(seen), 0.1)
     axes.axhline(0, color="black", linewidth=0.8)
-    axes.set(xlabel="epoch", ylabel="training minus test accuracy (points)")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.3)
+    axes.set(ylabel="training minus test\naccuracy (points)", ylim=(min(0, *seen) - room, max(0, *seen) + room))
+    _epoch_axis(axes)
     axes.legend()
-    return figure, f"Training accuracy minus test accuracy, in points; after the last epoch: {', '.join(ends)}."
+    return figure, (
+        f"Training accuracy minus test accuracy, in points; after the last epoch: {', '.join(ends)}. Positive: better "
+        "on images that were learned from. What lies below the axis in the first epochs is left out."
+    )
 
 
 def sums(truth, predicted):
     """Sums (N,) that a regression predicts beside the true ones, and how int() and round() read them."""
     error = (predicted - truth).double()
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.scatter(truth, predicted, s=2, alpha=0.3)
+    left.scatter(truth, predicted, s=3, alpha=0.3)
     left.plot([0, 18], [0, 18], color="black", linewidth=0.8)
-    left.set(xlabel="true sum", ylabel="predicted sum", xticks=range(0, 19, 3))
-    right.hist(error.clamp(-1.5, 1.5), bins=60, color="gray")
-    right.axvspan(-0.5, 0.5, alpha=0.2, color="tab:blue", label="round() is right")
-    right.axvspan(0, 1, ymax=0.5, alpha=0.3, color="tab:orange", label="int() is right")
-    right.set(xlabel="predicted minus true sum", ylabel="test images")
-    right.legend()
+    left.set(xlabel="true sum", ylabel="predicted sum", xticks=range(0, 19, 3), title="each test image, one dot")
+    bins = np.linspace(-1.5, 1.5, 61)
+    heights = np.histogram(error.clamp(-1.5, 1.5), bins)[0]
+    low, high = bins[:-1], bins[1:]
+    for name, color, chosen in (
+        ("round() and int() are right", "tab:green", (low >= -1e-9) & (high <= 0.5 + 1e-9)),
+        ("only round() is right", "tab:blue", (low >= -0.5 - 1e-9) & (high <= 1e-9)),
+        ("only int() is right", "tab:orange", (low >= 0.5 - 1e-9) & (high <= 1 + 1e-9)),
+        ("both are wrong", "gray", (high <= -0.5 + 1e-9) | (low >= 1 - 1e-9)),
+    ):
+        right.bar(low[chosen], heights[chosen], width=0.05, align="edge", color=color, label=name)
+    right.set(xlabel="predicted minus true sum", ylabel="test images", title="how it is read decides", yscale="log")
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     within = float((error.abs() < 0.5).double().mean())
     below = float((error < 0).double().mean())
     return figure, (
         f"Predicted against true sums of {len(truth)} test images: {within:.1%} lie within 0.5 of the truth, where "
-        f"round() is right; {below:.1%} lie below it, where int() is wrong."
+        f"round() is right; {below:.1%} lie below it, where int() is wrong. Errors beyond 1.5 stand at the edges."
     )
 
 
@@ -193,79 +259,119 @@ def misclassified(split, logits, classes, count=25, explain=None):
 
 
 def class_accuracy(labels, logits, classes):
-    """Bar chart of the accuracy per class."""
-    accuracies = accuracy_per_class(labels, logits, classes)
-    figure = Figure(figsize=(7, 3), layout="constrained")
+    """The accuracy of each class in percent, as dots."""
+    accuracies = {name: 100 * share for name, share in accuracy_per_class(labels, logits, classes).items()}
+    figure = Figure(figsize=(6, 1 + 0.28 * len(classes)), layout="constrained")
     axes = figure.subplots()
-    bars = axes.bar(list(accuracies), list(accuracies.values()))
-    axes.bar_label(bars, [f"{accuracy:.1%}" for accuracy in accuracies.values()], fontsize=8)
+    axes.hlines(range(len(classes)), 0, 100, color="lightgray", linewidth=1)
+    axes.scatter(list(accuracies.values()), range(len(classes)), zorder=2)
     present = [name for name, accuracy in accuracies.items() if not math.isnan(accuracy)]
     worst, best = min(present, key=accuracies.get), max(present, key=accuracies.get)
-    lowest = accuracies[worst]
-    room = max(0.01, 1 - lowest)  # above the bars for their labels, and below the shortest
-    axes.set(xlabel="class", ylabel="accuracy", ylim=(max(0.0, lowest - 0.5 * room), 1 + 0.15 * room))
-    if max(map(len, classes)) > 4:
-        axes.tick_params("x", rotation=45)
+    room = max(0.1, 0.12 * (100 - accuracies[worst]))
+    for row, accuracy in enumerate(accuracies.values()):
+        axes.annotate(f"{accuracy:.2f}", (accuracy, row), (0, 6), textcoords="offset points", ha="center", fontsize=9)
+    axes.set(xlabel="test accuracy of the class (%)", xlim=(max(0, accuracies[worst] - 2 * room), 100 + room))
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set_ylim(len(classes) - 0.5, -0.8)
     return figure, (
-        f"Accuracy per class, from {accuracies[worst]:.2%} for {worst} to {accuracies[best]:.2%} for {best}"
-        + ("; the axis does not begin at zero." if axes.get_ylim()[0] > 0 else ".")
+        f"Accuracy of each class as a dot, from {accuracies[worst]:.2f} % for {worst} to {accuracies[best]:.2f} % for "
+        f"{best}; the axis shows this range only."
     )
 
 
 def confusion_matrix(labels, logits, classes):
-    """Which class is taken for which: how many images of each class, a row, were given each answer, a column."""
+    """Which class is taken for which: how many images of each class, a row, were given each answer, a column.
+
+    Only mistakes are coloured, the more the darker; right answers stand on the grey diagonal, zeros are left blank.
+    """
     answers = logits.argmax(dim=1).cpu()
     pairs = len(classes) * labels + answers  # one number for each cell of the matrix
     matrix = pairs.bincount(minlength=len(classes) ** 2).view(len(classes), len(classes)).numpy()
-    figure = Figure(figsize=(6, 5.4), layout="constrained")
+    mistakes = matrix * (1 - np.eye(len(classes), dtype=matrix.dtype))
+    figure = Figure(figsize=(6, 5.6), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(matrix, cmap="Blues")
+    axes.imshow(mistakes, cmap="Oranges", vmin=0, vmax=max(1, mistakes.max()))
+    for place in range(len(classes)):
+        axes.add_patch(Rectangle((place - 0.5, place - 0.5), 1, 1, facecolor="#e8e8e8"))
     for (truth, answer), images in np.ndenumerate(matrix):
-        colour = "white" if images > matrix.max() / 2 else "black"
-        axes.text(answer, truth, images, color=colour, ha="center", va="center")
+        dark = truth != answer and images > 0.6 * mistakes.max()
+        if images:
+            axes.text(answer, truth, images, color="white" if dark else "black", ha="center", va="center")
     rotation = 45 if max(map(len, classes)) > 4 or len(classes) > 10 else 0
     axes.set_xticks(range(len(classes)), classes, rotation=rotation)
     axes.set_yticks(range(len(classes)), classes)
-    axes.set(xlabel="answer", ylabel="class")
+    axes.set(xlabel="answer", ylabel="class", title="grey: right answers; orange: mistakes")
     rows = confused_pairs(labels, logits, classes, 3)
-    mistakes = [f"{row['truth']} as {row['taken for']} ({row['images']} times)" for row in rows]
-    return figure, "Confusion matrix. Most frequent mistakes: " + (", ".join(mistakes) or "none") + "."
+    most = [f"{row['truth']} as {row['taken for']} ({row['images']} times)" for row in rows]
+    return figure, "Confusion matrix. Most frequent mistakes: " + (", ".join(most) or "none") + "."
 
 
-def filters(layer):
-    """The filters of a first convolution, (K, 1, k, k), as small images: what it looks for."""
+def filters_and_maps(model, layer, image):
+    """The filters of a first convolution (K, 1, k, k), numbered, each beside the map that it makes of one image.
+
+    `image` is normalised, (C, H, W). Blue weights count a bright pixel for what the filter looks for, red ones against.
+    """
     weights = layer.weight.detach().cpu()[:, 0]
-    figure, axes = _image_axes(-(-len(weights) // 8), 8)
-    limit = float(weights.abs().max())
-    for axis, weight in zip(axes.flat, weights, strict=False):
-        axis.imshow(weight, cmap="RdBu", vmin=-limit, vmax=limit)
+    maps = _outputs(model, image, {"maps": layer})["maps"]
+    columns = 3
+    rows = -(-len(weights) // columns)
+    figure, axes = _image_axes(rows + 1, 2 * columns, size=0.9, title=0.22)
+    axes[0][0].imshow(image[0].cpu(), cmap="gray")
+    axes[0][0].set_title("the image", fontsize=9)
+    notes = ("filter: blue weights count a bright pixel", "for it, red ones against it", "map: white = found here")
+    for line, note in enumerate(notes):
+        axes[0][1].write(note, line)
+    limit, brightest = float(weights.abs().max()), float(maps.abs().max())
+    places = axes[1:].reshape(-1, 2)
+    for number, ((left, right), weight, channel) in enumerate(zip(places, weights, maps, strict=False), 1):
+        left.imshow(weight, cmap="RdBu", vmin=-limit, vmax=limit)
+        left.set_title(f"filter {number}", fontsize=9)
+        right.imshow(channel, cmap="gray", vmin=-brightest, vmax=brightest)
+        right.set_title(f"map {number}", fontsize=9)
     return figure, (
-        f"The {len(weights)} filters of the first convolution: blue where a bright pixel speaks for what the filter "
-        f"looks for, red where it speaks against; weights from {weights.min():.2f} to {weights.max():.2f}."
+        f"The {len(weights)} filters of the first convolution beside their maps of one image: blue where a bright "
+        f"pixel speaks for what the filter looks for, red where it speaks against; weights from {weights.min():.2f} to "
+        f"{weights.max():.2f}."
     )
 
 
-def feature_maps(model, image, layers, count=8):
-    """The first maps that come out of each of `layers` {title: module} for one normalised image (C, H, W).
+def feature_maps(model, image, layers, count=6):
+    """The most active maps behind each of `layers` {title: module}, for one normalised image (C, H, W), numbered.
 
-    The model must be in evaluation mode, or batch norm would learn from the image.
+    Those are chosen whose points differ most behind the last layer. The model must be in evaluation mode, or batch norm
+    would learn from the image.
     """
+    outputs = _outputs(model, image, layers)
+    last = list(outputs.values())[-1]
+    activity = last.flatten(1).std(dim=1) if last[0].numel() > 1 else last.flatten()
+    chosen = activity.argsort(descending=True)[:count].sort().values.tolist()
+    figure, axes = _image_axes(len(layers), len(chosen), size=1.0, title=0.42)
+    for row, (title, output) in zip(axes, outputs.items(), strict=True):
+        for axis, number in zip(row, chosen, strict=True):
+            channel = output[number]
+            axis.imshow(channel, cmap="gray", vmin=min(0, float(output.min())), vmax=float(output.max()))
+            axis.set_title(f"map {number + 1}", fontsize=8)
+        size = " × ".join(str(size) for size in output.shape)
+        row[0].set_title(f"{title}: {size}. The brighter, the larger the number\n", fontsize=9, loc="left")
+    zeros = ", ".join(f"{title} {float((output == 0).double().mean()):.0%}" for title, output in outputs.items())
+    return figure, (
+        f"The {len(chosen)} most active maps of one image, numbers {', '.join(str(number + 1) for number in chosen)}; "
+        f"share of zeros in all maps: {zeros}."
+    )
+
+
+def _outputs(model, image, layers):
+    """What comes out of each of `layers` {title: module} for one image, {title: (channels, H, W)}."""
     outputs = {}
     hooks = [
-        layer.register_forward_hook(lambda _, __, output, title=title: outputs.update({title: output.detach().clone()}))
+        layer.register_forward_hook(lambda _, __, output, title=title: outputs.update({title: output[0].cpu().clone()}))
         for title, layer in layers.items()
     ]
     with torch.no_grad():
         model(image[None])
     for hook in hooks:
         hook.remove()
-    figure, axes = _image_axes(len(layers), count, title=0.2)
-    for row, (title, output) in zip(axes, outputs.items(), strict=True):
-        for axis, channel in zip(row, output[0].cpu(), strict=False):
-            axis.imshow(channel, cmap="gray", vmin=min(0, float(output.min())), vmax=float(output.max()))
-        row[0].set_title(f"{title}: {'x'.join(str(size) for size in output.shape[1:])}", fontsize=9, loc="left")
-    zeros = ", ".join(f"{title} {float((output == 0).double().mean()):.0%}" for title, output in outputs.items())
-    return figure, f"Maps of one image, up to {count} of each kind; share of zeros: {zeros}."
+    return outputs
 
 
 def scores(logits, classes, truth):
@@ -276,6 +382,7 @@ def scores(logits, classes, truth):
         figure.subplots(1, 2), (logits.cpu(), probabilities), ("score", "probability"), strict=True
     ):
         axes.bar(classes, values)
+        axes.axhline(0, color="black", linewidth=0.8)
         axes.set(xlabel="class", ylabel=name)
     winner = int(probabilities.argmax())
     return figure, (
@@ -300,8 +407,9 @@ def heat_map_rows(split, chosen, logits, classes, maps):
         for axis, heat, name in zip(row[1:-1], image_maps, classes, strict=True):
             axis.imshow(heat, cmap="inferno", vmin=0, vmax=1)
             axis.set_title(f"for {name}", fontsize=8)
-        row[-1].imshow(image_maps[answer], cmap="inferno", vmin=0, vmax=1, alpha=0.55)
+        _overlay(row[-1], image_maps[answer])
         row[-1].set_title(f"overlay for {classes[answer]}", fontsize=8)
+    _note(figure, "heat maps: black 0, yellow 1, for the class above; red titles: mistakes")
     right = int((logits.argmax(dim=1).cpu() == split.labels)[chosen].sum())
     return figure, (
         f"{len(chosen)} test images, {right} classified right and {len(chosen) - right} wrong, each with its heat maps "
@@ -331,18 +439,18 @@ def class_maps(split, logits, classes, chosen, explain):
 
 def spread(values, name, target):
     """One dot a run, with their mean and a target."""
-    values = torch.tensor(values, dtype=torch.double)
-    figure = Figure(figsize=(7, 2), layout="constrained")
+    values = 100 * torch.tensor(values, dtype=torch.double)
+    figure = Figure(figsize=(7, 2.2), layout="constrained")
     axes = figure.subplots()
     axes.scatter(values, torch.zeros(len(values)), alpha=0.6)
-    axes.axvline(values.mean(), color="black", label=f"mean {values.mean():.2%}")
-    axes.axvline(target, color="firebrick", linestyle="dashed", label=f"target {target:.2%}")
-    axes.set(xlabel=name, yticks=[])
-    axes.legend()
-    mean = f"{100 * values.mean():.2f}" + (f" ± {100 * values.std():.2f}" if len(values) > 1 else "")
+    axes.axvline(values.mean(), color="black", label=f"mean {values.mean():.2f}")
+    axes.axvline(100 * target, color="firebrick", linestyle="dashed", label=f"target {100 * target:.2f}")
+    axes.set(xlabel=f"{name} (%)", yticks=[])
+    figure.legend(loc="outside upper center", ncols=2)
+    mean = f"{values.mean():.2f}" + (f" ± {values.std():.2f}" if len(values) > 1 else "")
     return figure, (
-        f"{name} of {len(values)} runs as dots: mean {mean} %, from {values.min():.2%} to {values.max():.2%}; "
-        f"the target is {target:.2%}."
+        f"{name.capitalize()}, {len(values)} runs as dots: mean {mean} %, from {values.min():.2f} to "
+        f"{values.max():.2f} %; the target is {100 * target:.2f} %."
     )
 
 
@@ -372,6 +480,10 @@ class _Place:
         x = left if loc == "left" else (left + right) / 2
         self.axes.text(x, top + 0.06, text, ha=loc, va="bottom", **options)
 
+    def write(self, text, line):
+        left, _, _, top = self.extent
+        self.axes.text(left, top - 0.2 - 0.24 * line, text, fontsize=9)
+
 
 def _image_axes(rows, columns, size=0.9, title=0.0):
     """A grid of places for square images, (rows, columns); `size` of an image and room for its `title` in inches."""
@@ -388,6 +500,11 @@ def _image_axes(rows, columns, size=0.9, title=0.0):
 def _draw(axes, image):
     """Draw one uint8 image (1 or 3, H, W)."""
     axes.imshow(image.permute(1, 2, 0).squeeze(-1), cmap="gray", vmin=0, vmax=255)
+
+
+def _note(figure, text):
+    """Say under a figure what its colours mean."""
+    figure.text(0.01, -0.005, text, fontsize=10, va="top")
 
 
 def _overlay(axes, heat):
@@ -410,4 +527,6 @@ def _answers(split, logits, classes, chosen, maps=None):
         color = "black" if truth == answer else "firebrick"
         text = f"{classes[answer]} ({probabilities[index]:.0%})\ntruth {classes[truth]}"
         image.set_title(text, fontsize=9, color=color)
+    if maps is not None:
+        _note(figure, "heat map: from black, 0, to yellow, 1: what speaks for the prediction")
     return figure

@@ -45,12 +45,13 @@ class Run:
         yield
         self.seconds[part] = time.perf_counter() - started
 
-    def finish(self, model, data, device, history, metrics):
+    def finish(self, model, data, device, history, metrics, others=None):
         """Display the record of the run, the evidence from which it is published, and write the weights.
 
         `model` is written to the safetensors file that the parameter `weights` names, if it names one. `data` is a
         common.data.Dataset, `history` a common.train.History, `metrics` a dict with `test_accuracy` as a fraction,
-        `parameters` as an integer, then the session's own.
+        `parameters` as an integer, then the session's own. `others` {name: network} go into the same file, each tensor
+        under the name of its network, a slash, and its own name.
         """
         import torch  # here, because the command `course` uses this module and should not wait two seconds
         from IPython.display import display
@@ -61,8 +62,11 @@ class Run:
         weights = self.parameters["weights"]
         if weights:
             weights = Path(weights)
+            tensors = model.state_dict()
+            for name, network in (others or {}).items():
+                tensors |= {f"{name}/{key}": tensor for key, tensor in network.state_dict().items()}
             with replacing(weights) as unfinished:
-                save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, unfinished)
+                save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished)
         record = {
             "schema": VERSION,
             "session": self.session,

@@ -3,6 +3,9 @@
 import math
 
 import torch
+from torch import nn
+
+from common.utils import count_parameters
 
 
 def final_and_best(history):
@@ -22,28 +25,75 @@ def final_and_best(history):
     return rows
 
 
-def analysis(history, target, images):
-    """What a history says, as lines of Markdown: `target` is an accuracy, `images` the size of the test set."""
+def analysis(history, target, images, train_accuracy=None):
+    """What a run says, as lines of Markdown: `target` is an accuracy, `images` the size of the test set.
+
+    `train_accuracy` is that of the trained network on its training images as they are. Where it is given, the gap to
+    the test accuracy is named: the accuracy in the history was measured while the network learned.
+    """
     last = history.epochs[-1]
     best = max(history.epochs, key=lambda row: row["test_accuracy"])
     right = last["test_accuracy"]
-    gap = 100 * (last["train_accuracy"] - right)
-    if gap < 0:
-        why = "Training is harder: its images may be changed at random, neurons dropped, and the network still learns."
-    else:
-        why = "The network does better on images that it has seen."
     if best["test_accuracy"] == right:
         choice = "No epoch was better than the last one."
     else:
         choice = (
             f"Epoch {best['epoch']} had {best['test_accuracy']:.2%}. To quote it would be to choose with the test set."
         )
-    return [
+    lines = [
         f"- **Result.** {right:.2%} after epoch {last['epoch']}, {images - round(right * images)} of {images} test "
         f"images wrong: {'reached' if right >= target else 'missed'} the target of {target:.2%}.",
         "- **Best epoch.** " + choice,
-        f"- **Overfitting.** Training accuracy minus test accuracy is {gap:+.2f} points. {why}",
     ]
+    if train_accuracy is not None:
+        gap, noise = 100 * (train_accuracy - right), 100 * standard_error(right, images)
+        verdict = "more than" if gap > 2 * noise else "not more than"
+        lines.append(
+            f"- **Overfitting.** The trained network is right on {train_accuracy:.2%} of its training images as they "
+            f"are: a gap of {gap:+.2f} points. That is {verdict} twice the standard error of the test accuracy, "
+            f"{noise:.2f} points."
+        )
+    return lines
+
+
+def standard_error(accuracy, images):
+    """The binomial standard error of an accuracy that was measured on so many images."""
+    return math.sqrt(accuracy * (1 - accuracy) / images)
+
+
+def next_step(network, history, target, train_accuracy, images):
+    """What to try next with a network, and why, as a line of Markdown: read off its run and its layers.
+
+    The arguments are those of analysis(), and the trained network.
+    """
+    right = history["test_accuracy"][-1]
+    gap = train_accuracy - right
+    dense = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
+    share = sum(map(count_parameters, dense)) / count_parameters(network)
+    overfits = gap > 2 * standard_error(right, images)
+    if right < target and train_accuracy < target:
+        advice = (
+            f"Of the training images too only {train_accuracy:.2%} are right, less than the target: train longer, or "
+            "give the network more channels."
+        )
+    elif overfits and not any(isinstance(layer, nn.BatchNorm2d | nn.Dropout) for layer in network.modules()):
+        advice = (
+            f"{train_accuracy:.2%} of the training images are right, {100 * gap:.2f} points more than of the test "
+            "images: there is little left to learn by heart. Make that harder, with batch norm and dropout."
+        )
+    elif share > 0.5:
+        advice = (
+            f"{share:.0%} of the {count_parameters(network):,} parameters are in fully connected layers, where each "
+            "weight belongs to one place of the image. Replace that head by global average pooling."
+        )
+    elif overfits:
+        advice = (
+            f"The gap is still {100 * gap:.2f} points, with {count_parameters(network):,} parameters. Change the "
+            "images at random, so that the network never sees one twice: the next sessions do."
+        )
+    else:
+        advice = "The gap is inside the noise: look for a smaller network that does the same."
+    return f"- **What to try next.** {advice}"
 
 
 def paired_difference(names, before, after):

@@ -108,6 +108,11 @@ class _Sizes(list):
         return sum(math.prod(size) for size in self)
 
 
+def output_size(size, kernel, stride=1, padding=0):
+    """How many places a kernel has along a side of `size` pixels."""
+    return (size + 2 * padding - kernel) // stride + 1
+
+
 def receptive_field(model, input_size):
     """Follow one image of `input_size` (C, H, W) through a chain of convolutions and pools.
 
@@ -148,6 +153,16 @@ def _one(value):
 
 
 def versions():
-    """Versions of Python and of what decides a result."""
+    """Versions of Python and of what decides a result; of the course the commit, where it lies in a Git repository."""
     packages = ("torch", "torchvision", "numpy", "scikit-learn")
-    return {"python": platform.python_version(), **{package: metadata.version(package) for package in packages}}
+    found = {"python": platform.python_version(), **{package: metadata.version(package) for package in packages}}
+    return {**found, **({"course": commit()} if commit() else {})}
+
+
+def commit():
+    """The commit of the course's files, with "changed" behind it where they differ from it; None outside of Git."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty= changed"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

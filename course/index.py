@@ -7,8 +7,8 @@ import nbformat
 
 from course.exercises import solutions, write_exercises
 from course.measures import groups, headline
-from course.notebooks import ROOT, RUN_ALL, PublishError, find_cell, read_notebook, results
-from course.page import escape_markdown, page_title
+from course.notebooks import ROOT, RUN_ALL, SESSIONS, PublishError, find_cell, read_notebook, results
+from course.page import page_title
 from course.publish import publishing_lock, write_files
 from course.sessions import all_sessions
 
@@ -73,7 +73,7 @@ def write_index():
     for path, text in index_files().items():
         write_files(path.parent, {path.name: text})
     write_exercises()
-    if heads := _heads():
+    if heads := _one_task(_heads()):
         png = io.BytesIO()
         _journey(heads).savefig(
             png, format="png", dpi=100, facecolor="white", metadata={"Description": _journey_in_words(heads)}
@@ -113,57 +113,61 @@ def _heads():
     return {session.name: headline(session, groups(records)) for session, records in found if records}
 
 
+def _one_task(heads):
+    """The sessions whose networks read all ten digits of MNIST: only these can be compared in one plot."""
+    ten = {session.name for session in all_sessions() if not session.test_set}
+    on_mnist = {name for name in heads if results(SESSIONS / name)[0]["dataset"]["name"] == "MNIST"}
+    return {name: head for name, head in heads.items() if name in ten & on_mnist}
+
+
 def _index(heads):
     """The table of all sessions and, where there are results, the picture of the journey."""
-    columns = ["session", "what it teaches", "parameters", "receptive field"]
-    columns += ["test accuracy (mean ± sd)", "claimed", "an epoch"]
-    lines = [f"| {' | '.join(columns)} | |", "| --- " * (len(columns) + 1) + "|"]
+    lines = ["| session | test accuracy | parameters |", "| --- | --- | --- |"]
     for session in all_sessions():
         records = results(session.folder)
         page = "README.md" if records else session.path.name
         link = f"[{page_title(session, records)}](sessions/{session.name}/{page})"
         badge = f"[![Open in Colab]({COLAB_BADGE})]({colab_address(session.path)})"
-        row = [link, session.teaches, "", "", "not run yet", session.claimed, "", badge]
+        about = f"**{link}**<br>{session.teaches}<br>{badge}"  # the button would be squeezed in a column of its own
+        row = [about, "not run yet", ""]
         if records:
             head = heads[session.name]
-            epoch = head.seconds / len(records[0]["history"])
-            row[2:5] = f"{head.parameters:,}", str(head.receptive_field), f"{head.accuracy} (n = {head.n})"
-            row[6] = f"{epoch:.2g} s, {escape_markdown(head.device)}"
+            row[1:] = f"{head.accuracy} (n = {head.n})", f"{head.parameters:,}"
         lines.append(f"| {' | '.join(row)} |")
     lines += ["", f"All of it in one go, on a GPU: [![Open in Colab]({COLAB_BADGE})]({colab_address(RUN_ALL)})"]
-    if heads:
-        lines += ["", f"![{_journey_in_words(heads)}](images/{JOURNEY})"]
+    if points := _one_task(heads):
+        lines += ["", f"![{_journey_in_words(points)}](images/{JOURNEY})"]
     return "\n".join(lines)
 
 
-def _number(name):
-    """The number of a session, such as "6", from its name, which begins with s06."""
-    return name[1:3].lstrip("0")
+def _label(name):
+    """A session in a plot: "6 under 10k" for s06_under_10k."""
+    return f"{int(name[1:3])} {name[4:].replace('_', ' ')}"
 
 
 def _journey(heads):
     """The sessions as points, accuracy against parameters."""
     from matplotlib.figure import Figure  # here, because most commands draw nothing
-    from matplotlib.ticker import NullLocator
 
-    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     for name, head in heads.items():
-        mean, values = head.accuracy.mean, head.accuracy.values
+        mean, values = 100 * head.accuracy.mean, [100 * value for value in head.accuracy.values]
         axes.errorbar(head.parameters, mean, [[mean - min(values)], [max(values) - mean]], fmt="o", capsize=4)
-        axes.annotate(f" {_number(name)}", (head.parameters, mean), fontsize=12, va="bottom")
-    ticks = [0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99, 0.993, 0.995, 0.997, 0.998]
-    axes.set(xscale="log", yscale="logit", xlabel="parameters", ylabel="test accuracy")
-    axes.set_yticks(ticks, [f"{100 * tick:g} %" for tick in ticks])
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_title("Each session: mean accuracy, lowest to highest run, number of parameters", fontsize=11)
+        place = {"xytext": (8, 8), "textcoords": "offset points", "fontsize": 11}
+        axes.annotate(_label(name), (head.parameters, mean), **place)
+    axes.set(xscale="log", xlabel="parameters", ylabel="test accuracy (%)")
+    axes.margins(x=0.3, y=0.2)
+    for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        ticks(lambda value, _: f"{value:,.0f}" if f"{value:g}"[0] in "1247" else "")
+    axes.set_title("MNIST: mean accuracy, lowest to highest run", fontsize=12)
     axes.grid(alpha=0.3)
     return figure
 
 
 def _journey_in_words(heads):
-    points = [f"session {_number(name)} {head.accuracy} with {head.parameters:,}" for name, head in heads.items()]
-    return "Test accuracy against the number of parameters: " + "; ".join(points) + "."
+    points = [f"session {_label(name)} {head.accuracy} with {head.parameters:,}" for name, head in heads.items()]
+    return "MNIST, test accuracy against the number of parameters: " + "; ".join(points) + "."
 
 
 def between(text, marker, content):

@@ -5,13 +5,16 @@ import copy
 import html
 import io
 import itertools
+import math
 import re
 import shlex
+from datetime import datetime
 from pathlib import Path
 
 from common.compare import difference
 from course.measures import device, groups, headline, percent
-from course.notebooks import PublishError, first_line, run_of, tags, weights_files
+from course.notebooks import PublishError, first_line, results, run_of, tags, weights_files
+from course.sessions import read_session
 
 # What no page may hold: control characters and those that turn the direction of what follows.
 HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -72,12 +75,17 @@ def page_title(session, records):
     return _title(session) + (f" (width {', '.join(map(str, widths))})" if widths else "")
 
 
+APPENDIX = ("All runs", "Run it", "Where this comes from")  # the template's own headings
+
+
 def summary(session, page, records):
     """What the template shows besides the notebook."""
     found = groups(records)
     head = headline(session, found)
+    before, after = neighbours(session)
     headings = [line[3:] for cell in page.cells for line in cell.source.splitlines() if line.startswith("## ")]
     data, shown = records[0]["dataset"], records[0]
+    minutes = [math.ceil(_seconds(record) / 60) for record in records]
     return {
         "session": session.name,
         "profile": shown["profile"],
@@ -86,9 +94,16 @@ def summary(session, page, records):
         "groups": found,
         "head": head,
         "differences": _differences(found, head),
+        "compared": _compared(session, head),
+        "before": before,
+        "after": after,
+        "reading": max(1, round(sum(len(cell.source.split()) for cell in page.cells) / 150)),  # words a minute
+        "minutes": " to ".join(str(number) for number in sorted({min(minutes), max(minutes)})),
+        "colab_minutes": session.colab_minutes,
+        "commits": sorted({record["versions"].get("course", "not noted") for record in records}),
         "standard_error": (head.accuracy.mean * (1 - head.accuracy.mean) / data["test"]) ** 0.5,
         "changed": _changed(session.schema, records),
-        "contents": [(heading, _anchor(heading)) for heading in [*headings, "Where this comes from"]],
+        "contents": [(heading, _anchor(heading)) for heading in [*headings, *APPENDIX]],
         "devices": sorted({device(record) for record in records}),
         "runs": [f"{variant}, seed {seed}" for variant, seed in map(run_of, records)],
         "shown": shown,
@@ -113,6 +128,25 @@ def _differences(groups, head):
     ]
 
 
+def _compared(session, head):
+    """How the headline differs from the runs of another session, where session.yaml names one: (name, Difference)."""
+    if not session.compare_with:
+        return None
+    folder, variant = session.compare_with
+    found = [group for group in groups(results(session.folder.parent / folder)) if group.name == variant]
+    if not found or min(found[0].n, head.n) < 2:
+        return None
+    return f"{folder}, {variant}", difference(found[0].accuracy.values, head.accuracy.values)
+
+
+def neighbours(session):
+    """The sessions before and after one, each as (title, folder), or None where there is none."""
+    folders = sorted(path.parent for path in session.folder.parent.glob("s*/session.ipynb"))
+    place = folders.index(session.folder)
+    around = [folders[place - 1] if place else None, folders[place + 1] if place + 1 < len(folders) else None]
+    return [folder and (_title(read_session(folder)), folder.name) for folder in around]
+
+
 def _changed(schema, records):
     """What differs from the full profile in any run, besides what runs are meant to differ in."""
     changed = {}
@@ -131,6 +165,15 @@ def _command(record, schema):
     threads = f"OMP_NUM_THREADS={record['threads']} " if record["device"] == "CPU" else ""
     profile = f" --profile {record['profile']}" if record["profile"] != "full" else ""
     return f"{threads}course run {record['session']}{profile}{''.join(options)} --seed {record['seed']}"
+
+
+def _seconds(record):
+    """How long a run took from its first cell to its last."""
+    try:
+        started, finished = (datetime.fromisoformat(record[name]) for name in ("started", "finished"))
+        return (finished - started).total_seconds()
+    except (ValueError, TypeError):  # no date; only one of them with a time zone
+        raise PublishError(f"A record of {record['session']} does not say when its run started and finished.") from None
 
 
 def _anchor(heading):
@@ -176,7 +219,11 @@ def harmless(output):
     if not re.fullmatch(r"[\w.-]*", str(name)):
         raise PublishError(f"An image of the notebook has the name {name!r}: take letters, digits, dots and dashes.")
     output = copy.deepcopy(output)
-    output.metadata = type(output.metadata)(filename=str(name), alt=str(alt))
+    language = output.metadata.get("language")
+    language = language if language in ("python", "diff") else ""  # code, whose plain text becomes a block on the page
+    output.metadata = type(output.metadata)(filename=str(name), alt=str(alt), language=language)
+    if language:
+        output.data.pop("text/markdown", None)
     output.data = type(output.data)({mime: output.data[mime] for mime in SHOWN if mime in output.data})
     if "image/png" in output.data and not _is_png(output.data["image/png"]):
         raise PublishError(f"An image of the notebook cannot be written: {str(name)!r} is no PNG.")

@@ -25,6 +25,8 @@ SCHEMA = {
         "scores": {"type": "object", "additionalProperties": {"type": "integer"}},
         "others": {"type": "object", "additionalProperties": CALL},
         "quick": {"type": "object"},
+        "colab_minutes": {"type": "number"},
+        "compare_with": {"type": "array", "prefixItems": [TEXT, TEXT], "minItems": 2, "maxItems": 2},
     },
 }
 
@@ -51,6 +53,8 @@ class Session:
     others: dict = field(default_factory=dict)  # its other networks by name, {step 1: skeleton()}
     test_set: str = ""  # makes the data set of the session from the one that was loaded, where it is another one
     loader: str = "Loader"  # the class of common/data.py whose batches the network takes
+    colab_minutes: float | None = None  # an estimate for the full run on a GPU of Colab
+    compare_with: tuple = ()  # the folder of another session and a variant of it, which the page compares with
     scores: dict = field(default_factory=dict)  # {accuracy: how many of the outputs}, where the network answers several
 
     @property

@@ -25,7 +25,8 @@ def test_the_confusion_matrix_is_that_of_scikit_learn(answered):
     figure, alt = plots.confusion_matrix(labels, logits, CLASSES)
     axes = figure.axes[0]
     shown = {text.get_position(): int(text.get_text()) for text in axes.texts}
-    assert shown == {(answer, label): expected[label, answer] for label in range(4) for answer in range(4)}
+    cells = {(answer, label): expected[label, answer] for label in range(4) for answer in range(4)}
+    assert shown == {cell: images for cell, images in cells.items() if images}  # zeros are left blank
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("answer", "class")
     assert [text.get_text() for text in axes.get_yticklabels()] == list(CLASSES)
     mistakes = {f"{CLASSES[i]} as {CLASSES[j]} ({expected[i, j]} times)" for i in range(4) for j in range(4) if i != j}

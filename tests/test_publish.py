@@ -135,7 +135,7 @@ def test_a_page_shows_mean_and_spread_over_the_seeds(mine):
     assert process.returncode == 0, process.stderr_text
     readme = (page(mine) / "README.md").read_text()
     mean, sd = statistics.mean([0.5, 0.6]), statistics.stdev([0.5, 0.6])
-    assert f"| A | {100 * mean:.2f} ± {100 * sd:.2f} % (n = 2) | 50.00 % to 60.00 % | 2 of 2 | 6 |" in readme
+    assert f"| A | {100 * mean:.2f} ± {100 * sd:.2f} % (n = 2) | 50.00 % to 60.00 % | 50.00 % | 2 of 2 | 6 |" in readme
     assert "the target is reached" in readme
     assert "<details><summary>30 lines of output</summary>" in readme
     records = json.loads((page(mine) / "results.json").read_text())
@@ -164,7 +164,7 @@ def test_named_parts_are_groups_and_their_differences_are_weighed(mine):
     description.write_text(description.read_text().replace("headline: A", "headline: better"))
     assert mine("publish", *runs_of(mine)).returncode == 0
     readme = (page(mine) / "README.md").read_text()
-    assert "| worse | 50.50 ± 0.71 % (n = 2) | 50.00 % to 51.00 % | 2 of 2 | 80.00 ± 0.00 % | 5 |" in readme
+    assert "| worse | 50.50 ± 0.71 % (n = 2) | 50.00 % to 51.00 % | 50.00 % | 2 of 2 | 80.00 ± 0.00 % | 5 |" in readme
     assert "| worse → better | +40.00 points" in readme
     row = next(line for line in readme.splitlines() if line.startswith("| worse → better"))
     assert [cell.split(": ")[1].strip() for cell in row.split("|")[2:4]] == [
