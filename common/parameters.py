@@ -37,7 +37,7 @@ def read_schema(source):
             known, limits = False, []
         if not known or not all(map(math.isfinite, limits)):
             form = 'name = value  # @param {"type": "number"}'
-            raise ParameterError(f"This line must have a plain value and the form {form}: {line}")
+            raise ParameterError(f"This line must have a plain value and the form {form}: {_cut(line)}")
         schema[name] = {"default": default, **rule}
     return schema
 
@@ -46,7 +46,7 @@ def check_parameters(schema, values):
     """Return `values` with whole numbers as floats where a number is asked for; raise ParameterError for a bad one."""
     unknown = sorted(str(name) for name in values if name not in schema)
     if unknown:
-        raise ParameterError(f"There is no parameter {', '.join(unknown)}. There are:\n{describe(schema)}")
+        raise ParameterError(f"There is no parameter {_cut(', '.join(unknown))}. There are:\n{describe(schema)}")
     return {name: _check(name, schema[name], value) for name, value in values.items()}
 
 
@@ -56,14 +56,19 @@ def _check(name, rule, value):
     if not fits:
         hint = ""
         if rule["type"] == "number" and isinstance(value, str) and re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", value):
-            hint = f": YAML reads {value} as text, write it with a point, as in 1.0e-3"
-        raise ParameterError(f"{name} must be {_article(rule['type'])}, not {value!r}{hint}.")
+            hint = f": YAML reads {_cut(value)} as text, write it with a point, as in 1.0e-3"
+        raise ParameterError(f"{name} must be {_article(rule['type'])}, not {_cut(repr(value))}{hint}.")
     if "choices" in rule and value not in rule["choices"]:
-        raise ParameterError(f"{name} must be one of {', '.join(map(repr, rule['choices']))}, not {value!r}.")
+        raise ParameterError(f"{name} must be one of {', '.join(map(repr, rule['choices']))}, not {_cut(repr(value))}.")
     low, high = rule.get("min", -math.inf), rule.get("max", math.inf)
     if expected not in (str, bool) and not (low <= value <= high and abs(value) <= sys.float_info.max):
-        raise ParameterError(f"{name} must be from {low} to {high}, not {value!r}.")
+        raise ParameterError(f"{name} must be from {low} to {high}, not {_cut(repr(value))}.")
     return float(value) if rule["type"] == "number" else value
+
+
+def _cut(text):
+    """A text for a message: what somebody gave may have any length."""
+    return text if len(text) <= 200 else f"{text[:100]}… ({len(text):,} characters)"
 
 
 def _article(word):

@@ -83,8 +83,7 @@ def fit(
             history = state.load(checkpoint)
             for line in history.log:
                 log(line)
-            if len(history.epochs) < epochs:
-                log(f"Going on after epoch {len(history.epochs)}, from the checkpoint {Path(checkpoint).name}")
+            log(f"Going on after epoch {len(history.epochs)} of {epochs}, from the checkpoint {Path(checkpoint).name}")
 
     model.was_trained = True  # from here on, even if somebody interrupts
     for epoch in range(len(history.epochs) + 1, epochs + 1):

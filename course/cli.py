@@ -30,12 +30,25 @@ def main(arguments=None):
     try:
         options.command(options)
     except (UsageError, ParameterError) as error:
-        print(f"course: {error}", file=sys.stderr)
+        print(f"course: {shorten(error)}", file=sys.stderr)
         return 2
     except (RunError, StoppedError, notebooks.PublishError, RuntimeError, OSError) as error:
-        print(f"course: {error}", file=sys.stderr)
+        print(f"course: {shorten(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def shorten(message):
+    """A message with its long lines cut: a value that somebody gave may have any length."""
+    lines = str(message).splitlines()
+    return "\n".join(line if len(line) <= 1000 else f"{line[:300]}… ({len(line):,} characters)" for line in lines)
+
+
+class Parser(argparse.ArgumentParser):
+    """Argparse's, which would repeat a wrong value whole."""
+
+    def error(self, message):
+        super().error(shorten(message))
 
 
 def raise_stopped(*_):
@@ -45,7 +58,7 @@ def raise_stopped(*_):
 
 
 def parse_arguments(arguments):
-    parser = argparse.ArgumentParser(prog="course", description=__doc__)
+    parser = Parser(prog="course", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("run", help="execute a session's notebook")
@@ -137,6 +150,8 @@ def run(options):
         raise UsageError("`course run` itself says where checkpoint and weights lie; papermill lets you choose.")
     chosen = check_parameters(schema, {name: parse(schema, name, text) for name, text in chosen.items()})
     values = session.parameters(options.profile) | chosen
+    if not (ROOT / values.get("log_dir", "")).resolve().is_relative_to(ROOT.resolve()):
+        raise UsageError(f"log_dir must be a folder inside of {ROOT}, such as logs/tensorboard.")
     name = run_name({name: rule["default"] for name, rule in schema.items()} | values, chosen)
     execute(session.path, values, Path(options.profile) / session.name / name, options.time_limit * 3600)
 

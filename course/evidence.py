@@ -313,7 +313,12 @@ def check_weights(path, record):
             shapes = {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118 (no dict)
     except SafetensorError as error:
         raise PublishError(f"{path} is no safetensors file: {error}.") from None
-    own = {name: shape for name, shape in shapes.items() if "/" not in name}  # not of the others, see Run.finish
-    found = sum(prod(shape) for name, shape in own.items() if not name.endswith(STATISTICS))
-    if found != record["metrics"]["parameters"]:
-        raise PublishError(f"{path} has {found:,} parameters, the record says {record['metrics']['parameters']:,}.")
+    parameters = defaultdict(int)  # of each network: that of the run, and others with their part's name before a /
+    for name, shape in shapes.items():
+        parameters[name.rpartition("/")[0]] += 0 if name.endswith(STATISTICS) else prod(shape)
+    parts = {part["part"]: part for part in record["metrics"].get("parts", []) if "part" in part}
+    for name, found in parameters.items():
+        said = parts.get(name, record["metrics"]).get("parameters")
+        if said != found:
+            network = f"the network {name!r}" if name else "its network"
+            raise PublishError(f"{path}: {network} has {found:,} parameters, the record says {said}.")

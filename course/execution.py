@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -32,7 +33,11 @@ def run_name(values, chosen):
     others = [
         f"-{name}-{value}" for name, value in chosen.items() if name not in {"variant", "seed", *PLACE_PARAMETERS}
     ]
-    return re.sub(r"[^\w.-]", "_", f"{values['variant']}-seed-{values['seed']}" + "".join(others))
+    name = f"{values['variant']}-seed-{values['seed']}" + "".join(others)
+    safe = re.sub(r"[^\w.-]", "_", name)[:150]
+    if safe != name:  # two names may not become one: folder:a/b and folder:a_b
+        safe += f"-{hashlib.sha256(name.encode(errors='backslashreplace')).hexdigest()[:8]}"
+    return safe
 
 
 def execute(source, values, name, time_limit):
@@ -120,8 +125,8 @@ def reason(partial, log):
         for cell in notebooks.read_notebook(partial).cells:
             for output in cell.get("outputs", []):
                 if output.output_type == "error":
-                    return f"in the cell {cell.id!r}, {output.ename}: {output.evalue}."
+                    return f"in the cell {cell.id!r}, {output.ename}: {output.evalue.rstrip('.')}."
     if shutil.disk_usage(log.parent).free < 1_000_000:  # then neither notebook nor log could say it
         return f"{os.strerror(errno.ENOSPC)}, in {log.parent.relative_to(ROOT)}."
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    return next((line for line in reversed(lines) if line.strip()), "no output") + "."
+    return next((line.rstrip(".") for line in reversed(lines) if line.strip()), "no output") + "."

@@ -1,7 +1,9 @@
 """A session's README.md and its images, from its notebook, an executed one, and the records of all runs."""
 
+import base64
 import copy
 import html
+import io
 import itertools
 import math
 import re
@@ -13,6 +15,13 @@ from common.compare import difference
 from course.measures import device, groups, headline, percent
 from course.notebooks import PublishError, first_line, results, run_of, tags, weights_files
 from course.sessions import read_session
+
+# What no page may hold: control characters and those that turn the direction of what follows.
+HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+LARGEST = 10_000_000  # bytes of a page with its images
+# How a line of Markdown begins that would look like the page's own head or headings, in a list too.
+OF_A_HEAD = re.compile(r"^((?:\s|[-*+]\s|\d+[.)]\s)*)([>#]|[=-](?=[=-]*\s*$))", re.M)
+COLOURS = re.compile(r"\x1b\[[\d;]*m")  # of a terminal
 
 
 def render(session, executed, records, verified=None):
@@ -46,6 +55,11 @@ def render(session, executed, records, verified=None):
         raise PublishError(f"An image of the notebook cannot be written: {first_line(error)}") from None
     parts = re.split(r"(^```.*?^```$)", text, flags=re.MULTILINE | re.DOTALL)  # code keeps its blank lines
     text = "".join(part if part.startswith("```") else re.sub(r"\n{3,}", "\n\n", part) for part in parts).strip() + "\n"
+    if found := HIDDEN.search(text):
+        raise PublishError(f"The page would hold the character {found[0]!r}, which does not show: take it out.")
+    size = len(text.encode()) + sum(map(len, resources["outputs"].values()))
+    if size > LARGEST:
+        raise PublishError(f"The page would have {size / 1e6:.0f} MB with its images, at most {LARGEST / 1e6:.0f}.")
     return {"README.md": text, **resources["outputs"]}
 
 
@@ -169,8 +183,13 @@ def _anchor(heading):
 
 def escape_markdown(value):
     """Text from a record or an image as plain text in Markdown: no HTML, link, table or code comes alive."""
-    text = html.escape(" ".join(str(value).split()), quote=False)
+    text = html.escape(_one_line(value), quote=False)
     return _without_addresses(re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", text))
+
+
+def _one_line(value):
+    """A text in one line, without the colours of a terminal."""
+    return " ".join(COLOURS.sub("", str(value)).split())
 
 
 def _without_addresses(text):
@@ -180,7 +199,7 @@ def _without_addresses(text):
 
 def code(value):
     """Text as code within a line or a table's cell, whatever it holds."""
-    text = " ".join(str(value).split())
+    text = _one_line(value)
     return f"<code>{escape_markdown(text)}</code>" if re.search("[`|]", text) else f"`{text}`"
 
 
@@ -206,11 +225,27 @@ def harmless(output):
     if language:
         output.data.pop("text/markdown", None)
     output.data = type(output.data)({mime: output.data[mime] for mime in SHOWN if mime in output.data})
+    if "image/png" in output.data and not _is_png(output.data["image/png"]):
+        raise PublishError(f"An image of the notebook cannot be written: {str(name)!r} is no PNG.")
     if "text/markdown" in output.data:
-        text = re.sub(r"<|\[|`{3,}|~{3,}", _entities, output.data["text/markdown"])
+        text = COLOURS.sub("", output.data["text/markdown"])
+        text = re.sub(r"<|\[|`{3,}|~{3,}", _entities, text)
+        text = OF_A_HEAD.sub(lambda match: match[1] + _entities(match[2]), text)
         output.data["text/markdown"] = _without_addresses(text)
     return output
 
 
+def _is_png(content):
+    """Whether these are the bytes of a PNG, in base64, whole and unharmed."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(content)), formats=["PNG"]) as image:
+            image.verify()
+    except Exception:  # Pillow raises what its many decoders raise
+        return False
+    return True
+
+
 def _entities(match):
-    return "".join(f"&#{ord(character)};" for character in match[0])
+    return "".join(f"&#{ord(character)};" for character in match[0])  # a match, or a text of one character

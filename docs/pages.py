@@ -157,7 +157,7 @@ def runs():
                     link(session),
                     record["variant"],
                     str(record["seed"]),
-                    reached + (f" (mean of {draws} draws)" if draws else ""),
+                    reached + (f" ({draws} draws)" if draws else ""),
                     record["dataset"]["name"],
                     device(record),
                     f"{record['seconds']['train']:,.0f}",

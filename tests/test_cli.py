@@ -120,7 +120,8 @@ def files(course, name):
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        ("accuracy = 1 / 0", "in the cell 'work', ZeroDivisionError: division by zero."),
+        ("accuracy = 1 / 0", "in the cell 'work', ZeroDivisionError: division by zero. Notebook and log:"),
+        ("raise ValueError('It is damaged: delete it.')", "ValueError: It is damaged: delete it. Notebook and log:"),
         ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "Kernel died"),
     ],
 )

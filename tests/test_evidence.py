@@ -5,10 +5,12 @@ import json
 import re
 
 import pytest
+import torch
 from conftest import ROOT
 from hostile import few, places, replaced
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from common import data
 from common.record import MIME, VERSION, record_line
@@ -152,3 +154,21 @@ def test_the_known_data_sets_are_what_is_loaded(digits):
 def test_what_is_published_holds_together():
     for session in all_sessions():
         assert list(evidence.contradictions(notebooks.results(session.folder))) == []
+
+
+def test_a_file_of_weights_has_the_parameters_of_its_networks(tmp_path):
+    """That of the run, and those of its parts with their names before. Statistics of batch norm are no parameters."""
+    path = tmp_path / "weights.safetensors"
+    record = {
+        "metrics": {"parameters": 6, "parts": [{"part": "step 1", "parameters": 3}, {"part": "2", "parameters": 6}]}
+    }
+    own = {"0.weight": torch.zeros(2, 2), "0.bias": torch.zeros(2), "1.running_mean": torch.zeros(2)}
+    save_file({**own, "step 1/0.weight": torch.zeros(3)}, path)
+    evidence.check_weights(path, record)
+    for tensors, message in (
+        ({**own, "2.weight": torch.zeros(1)}, "its network has 7 parameters, the record says 6"),
+        ({**own, "step 1/0.weight": torch.zeros(4)}, "the network 'step 1' has 4 parameters, the record says 3"),
+    ):
+        save_file(tensors, path)
+        with pytest.raises(PublishError, match=message):
+            evidence.check_weights(path, record)

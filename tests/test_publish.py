@@ -1,15 +1,19 @@
 """Publishing: what a page says, what is refused, and that nothing is left by half."""
 
+import base64
 import contextlib
 import copy
 import dataclasses
 import json
 import pickle
+import re
 import statistics
 import subprocess
 
+import mistune
 import nbformat
 import pytest
+from bs4 import BeautifulSoup
 from conftest import Course
 from hostile import (
     HOSTILE,
@@ -612,6 +616,53 @@ def test_files_that_are_something_else_are_named(session, content):
 def test_an_image_of_a_notebook_with_a_bad_name_or_content_is_refused(session, name, image, message):
     output = new_output("display_data", data={"image/png": image}, metadata={"filename": name})
     with pytest.raises(PublishError, match=message):
+        session.publish(small_notebook(outputs=[output], record=session.record))
+
+
+def test_an_image_that_is_no_png_is_refused(session):
+    for content in (b"<script>alert(1)</script>", base64.b64decode(PIXEL)[:-20], b"GIF89a"):
+        data = {"image/png": base64.b64encode(content).decode()}
+        output = new_output("display_data", data=data, metadata={"filename": "x.png"})
+        with pytest.raises(PublishError, match=r"'x\.png' is no PNG"):
+            session.publish(small_notebook(outputs=[output], record=session.record))
+
+
+@pytest.mark.parametrize(
+    "text", ["\u202egnp", "a\u2066b", "a\u200eb", "a\x07b", "a\x1b]8;;http://evil.example\x07b", "a\x85b"]
+)
+def test_what_does_not_show_is_refused(session, text):
+    """Marks that turn the direction of a text, and characters that control a terminal."""
+    output = new_output("display_data", data={"text/markdown": text, "text/plain": "x"})
+    with pytest.raises(PublishError, match="which does not show: take it out"):
+        session.publish(small_notebook(outputs=[output], record=session.record))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "> **Result:** **99.99 %**",
+        "  > **Result:** **99.99 %**",
+        "- > **Result:** **99.99 %**",
+        "1. # Result",
+        "## Result",
+        "Result\n===",
+        "Result\n---",
+    ],
+)
+def test_an_output_does_not_look_like_the_head_of_the_page(session, text):
+    def shapes(text):
+        output = new_output("display_data", data={"text/markdown": f"a\n\n{text}\n\nb", "text/plain": "x"})
+        readme = session.publish(small_notebook(outputs=[output], record=session.record))
+        html = mistune.create_markdown(plugins=["table"])(readme)
+        return [tag.name for tag in BeautifulSoup(html, "html.parser").find_all(re.compile("blockquote|h[1-6]|hr"))]
+
+    assert shapes(text) == shapes("Result")
+    assert len(shapes(text)) >= 3
+
+
+def test_a_page_is_not_endless(session):
+    output = new_output("stream", name="stdout", text=11 * "x" * 1_000_000)
+    with pytest.raises(PublishError, match="The page would have 11 MB with its images, at most 10"):
         session.publish(small_notebook(outputs=[output], record=session.record))
 
 

@@ -303,3 +303,40 @@ def test_what_is_not_a_time_limit_is_refused(command, limit):
     code, error, executed = command("run", "s06", f"--time-limit={limit}")
     assert (code, executed) == (2, [])
     assert "--time-limit: invalid hours value" in error
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "s06", "-p", "epochs", 200_000 * "9"],
+        ["run", "s06", "-p", "variant", 100_000 * "a "],
+        ["run", "s06", "-p", 100_000 * "a ", "1"],
+        ["run", 100_000 * "a "],
+        ["run", "s06", "--time-limit", 100_000 * "a "],
+        [100_000 * "a "],
+        ["data", 100_000 * "a "],
+        ["compare", 100_000 * "a ", "s06:B"],
+    ],
+)
+def test_a_long_value_is_not_repeated_whole(command, arguments):
+    code, error, executed = command(*arguments)
+    assert (bool(code), executed) == (True, [])
+    assert len(error) < 5000
+    assert "characters)" in error
+
+
+@pytest.mark.parametrize("place", ["../../x", "/" + "tmp", "logs/../../x"])
+def test_logs_are_not_written_elsewhere(command, place):
+    code, error, executed = command("run", "s02", "-p", "log_dir", place)
+    assert (code, executed) == (2, [])
+    assert "log_dir must be a folder inside of" in error
+    assert command("run", "s02", "-p", "log_dir", "logs/x")[0] == 0
+
+
+def test_two_folders_of_images_do_not_have_one_run_name(command):
+    names = [command("run", "s10", "-p", "dataset", f"folder:{name}")[2][0][2].name for name in ("a/b", "a_b", "a?b")]
+    assert len(set(names)) == 3
+    assert all(name.startswith("all-seed-0-dataset-folder_a_b-") for name in names)
+    assert command("run", "s10", "--seed", "1")[2][0][2].name == "all-seed-1"
+    long = command("run", "s10", "-p", "dataset", "folder:" + 300 * "x")[2][0][2].name
+    assert len(f"{long}.safetensors.unfinished") < 255

@@ -206,4 +206,5 @@ for (const entry of networks) [entry.tensors_expected, entry.tensors] = [entry.t
 const asked = new URLSearchParams(location.search);
 const named = (id) => networks.find((entry) => entry.id === id && entry.weights) ?? null;
 await choose(named(asked.get("network")) ?? named("s06_under_10k"), named(asked.get("beside")));
+find("message").textContent = "";
 document.body.classList.add("ready");

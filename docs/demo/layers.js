@@ -108,7 +108,8 @@ export class Layers {
     if (!this.chosen) return;
     const { block: chosen, channel, y, x } = this.chosen, [first] = chosen.layers;
     const frame = (left, top, size, only) => {
-      const unit = block.side / block.height;
+      const unit = block.side / block.height, wide = Math.max(size * unit, 8); // a frame that can be seen
+      const middle = [left, top].map((start) => (start + size / 2) * unit - wide / 2);
       for (let c = 0; c < block.channels; c++) {
         if (only !== undefined && c !== only) continue;
         const corner = this.corner(block, c);
@@ -116,7 +117,7 @@ export class Layers {
         context.beginPath();
         context.rect(...corner, block.side, block.side);
         context.clip();
-        context.strokeRect(corner[0] + left * unit + 1, corner[1] + top * unit + 1, size * unit - 2, size * unit - 2);
+        context.strokeRect(corner[0] + middle[0] + 1, corner[1] + middle[1] + 1, wide - 2, wide - 2);
         context.restore();
       }
     };
