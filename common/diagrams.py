@@ -204,25 +204,25 @@ def heads(dense, pooled):
 
 def residual_blocks(blocks):
     """Residual blocks side by side, each with its path and its shortcut: `blocks` is {title: model.ResidualBlock}."""
-    figure = Figure(figsize=(6.0, 6.2), layout="constrained")
+    figure = Figure(figsize=(6.0, 7.4), layout="constrained")
     texts = []
     for axes, (title, block) in zip(figure.subplots(1, len(blocks), squeeze=False)[0], blocks.items(), strict=True):
         path = _names(block.path)
         shortcut = _names(block.shortcut) or ["as it is"]
-        levels = np.linspace(8.6, 3.2, len(path))
+        levels = np.linspace(8.4, 3.2, len(path))
         axes.text(2.6, 10.1, "x", ha="center", va="center", fontsize=15, style="italic")
-        _arrow(axes, (2.6, 9.8), (2.6, levels[0] + 0.42))
+        _arrow(axes, (2.6, 9.8), (2.6, levels[0] + 0.5))
         for number, (y, name) in enumerate(zip(levels, path, strict=True)):
-            _box(axes, 2.6, y, name, "#d1e5f0", width=5.2, height=0.9)
+            _box(axes, 2.6, y, name, "#d1e5f0", width=4.6, height=1.05)
             if number:
-                _arrow(axes, (2.6, levels[number - 1] - 0.42), (2.6, y + 0.42))
-        _arrow(axes, (2.6, levels[-1] - 0.42), (2.6, 2.1))
+                _arrow(axes, (2.6, levels[number - 1] - 0.5), (2.6, y + 0.5))
+        _arrow(axes, (2.6, levels[-1] - 0.5), (2.6, 2.1))
         axes.text(2.6, 1.7, "+", ha="center", va="center", fontsize=17, color=SECOND, weight="bold")
         axes.plot([2.6, 8.0, 8.0], [9.6, 9.6, 1.7], color=SECOND, linewidth=2, zorder=1)
         _arrow(axes, (8.0, 1.7), (3.1, 1.7), color=SECOND)
-        _box(axes, 8.0, 5.9, "\n".join(["shortcut", "", *shortcut]), "#fdd9b5", width=5.0, height=2.6)
+        _box(axes, 8.0, 5.9, "\n".join(["shortcut", "", *shortcut]), "#fdd9b5", width=4.4, height=2.6)
         _arrow(axes, (2.6, 1.35), (2.6, 0.85))
-        _box(axes, 2.6, 0.4, "ReLU", "#d1e5f0", width=5.2, height=0.9)
+        _box(axes, 2.6, 0.4, "ReLU", "#d1e5f0", width=4.6, height=0.9)
         axes.set_title(title, fontsize=12)
         axes.set(xlim=(0.0, 10.6), ylim=(-0.1, 10.4))
         axes.axis("off")
@@ -241,8 +241,8 @@ def _names(layers):
     names = []
     for layer in layers.modules():
         if isinstance(layer, nn.Conv2d):
-            stride = f",\nstride {layer.stride[0]}" if layer.stride[0] > 1 else ""
-            names.append(f"{layer.kernel_size[0]} × {layer.kernel_size[0]} conv, {layer.out_channels} maps{stride}")
+            lines = [f"{layer.kernel_size[0]} × {layer.kernel_size[0]} conv", f"{layer.out_channels} maps"]
+            names.append("\n".join([*lines, *([f"stride {layer.stride[0]}"] if layer.stride[0] > 1 else [])]))
         elif isinstance(layer, nn.BatchNorm2d):
             names.append("batch norm")
         elif isinstance(layer, nn.ReLU):

@@ -1,0 +1,60 @@
+"""What a diagram says is what the networks do."""
+
+import re
+
+import torch
+from torch import nn
+
+from common import diagrams, model, report, utils
+from common.train import History
+
+
+def test_sizes_behind_padding_and_stride_are_those_of_a_convolution():
+    _, text = diagrams.kernel_slides()
+    said = re.findall(r"padding (\d) and stride (\d) an image of 5 x 5 becomes (\d) x", text)
+    assert len(said) == 3
+    for padding, stride, size in said:
+        convolution = nn.Conv2d(1, 1, 3, int(stride), int(padding))
+        assert convolution(torch.zeros(1, 1, 5, 5)).shape[-1] == int(size)
+
+
+def test_the_number_at_one_place_is_the_largest_of_the_map():
+    generator = torch.Generator().manual_seed(0)
+    image, weight = torch.randn(8, 8, generator=generator), torch.randn(3, 3, generator=generator)
+    _, text = diagrams.one_place(image, weight)
+    expected = nn.functional.conv2d(image[None, None], weight[None, None]).max()
+    assert f"add up to {expected:.2f}" in text
+
+
+def test_receptive_fields_are_those_of_the_table_and_grow():
+    layers = utils.receptive_field(model.under_10k(), (1, 28, 28))
+    _, text = diagrams.receptive_fields(torch.zeros(28, 28, dtype=torch.uint8), layers)
+    drawn = [int(field) for field in re.findall(r"layer \d+ (\d+)", text)]
+    assert drawn == sorted({layer["field"] for layer in layers})
+
+
+def test_heads_are_told_with_their_weights():
+    dense, pooled = model.skeleton()[6:], model.global_average_pooling()[6:]
+    _, text = diagrams.heads(dense, pooled)
+    assert f"{utils.count_parameters(dense):,} weights" in text
+    assert f"{utils.count_parameters(pooled):,} weights" in text
+
+
+def test_a_shortcut_is_told_as_it_is_or_with_its_convolution():
+    blocks = {"same": model.ResidualBlock(4, 4), "half": model.ResidualBlock(4, 8, stride=2)}
+    _, text = diagrams.residual_blocks(blocks)
+    assert "same: x goes through 3 × 3 conv 4 maps" in text
+    assert "x on as it is" in text
+    assert "x on 1 × 1 conv 8 maps stride 2, batch norm" in text
+
+
+def test_the_next_step_follows_from_the_run_and_the_layers():
+    def advice(network, test_accuracy, train_accuracy):
+        history = History([{"test_accuracy": test_accuracy}])
+        return report.next_step(network, history, 0.99, train_accuracy, 10_000)
+
+    assert "train longer" in advice(model.skeleton(), 0.9, 0.9)
+    assert "batch norm and dropout" in advice(model.skeleton(), 0.99, 0.9999)
+    assert "global average pooling" in advice(model.batch_norm_and_dropout(), 0.99, 0.9999)
+    assert "Change the images" in advice(model.global_average_pooling(), 0.99, 0.9999)
+    assert "smaller network" in advice(model.global_average_pooling(), 0.995, 0.995)
