@@ -156,17 +156,28 @@ def _train(train_step, digits):
 def scrambled(scramble):
     """Exercise 4: a function that puts the pixels of all images in the same random order."""
     numbered = torch.arange(784).view(1, 1, 28, 28).expand(3, 2, 28, 28)  # each pixel knows where it comes from
-    numbered = numbered + 1000 * torch.arange(6).view(3, 2, 1, 1)  # and each channel to which image it belongs
-    mixed = tensor("scramble(images)", call("scramble", scramble, numbered.clone()), numbered.shape)
+    numbered = numbered + 1000 * torch.arange(6).view(3, 2, 1, 1)  # and to which channel of which image it belongs
+    images = numbered.clone()
+    mixed = tensor("scramble(images)", call("scramble", scramble, images), numbered.shape).clone()
+    unchanged = torch.equal(images, numbered)
+    require(
+        unchanged, "you write into the images that you are given, and spoil them for all that comes: make new ones."
+    )
     again = tensor("scramble(images)", call("scramble", scramble, numbered.clone()), numbered.shape)
-    owners = mixed.div(1000, rounding_mode="floor")
-    require((owners == numbered.div(1000, rounding_mode="floor")).all(), "the images themselves have changed places.")
+    require((mixed // 2000 == numbered // 2000).all(), "pixels have come into another image: each image keeps its own.")
+    require(
+        (mixed // 1000 == numbered // 1000).all(),
+        "pixels have come into another channel: each channel of an image keeps its own.",
+    )
     order = mixed % 1000
     complete = torch.equal(order.flatten(2).sort().values, numbered.flatten(2) % 1000)
     require(complete, "some pixels are lost and others are there twice: put them in another order, no more.")
     require((order == order[:1]).all(), "each image has an order of its own, so there is nothing to learn from them.")
     require((order == order[:, :1]).all(), "the channels of an image must all have the same order.")
     require(torch.equal(mixed, again), "the second call takes another order: the test images would get another one.")
+    fewer = tensor("scramble(images)", call("scramble", scramble, numbered[:2].clone()), numbered[:2].shape)
+    alone = "two images get another order than three: the test set has fewer images, and would get an order of its own."
+    require(torch.equal(mixed[:2], fewer), alone)
     neighbours = (order[0, 0].diff(dim=1).abs() == 1).sum() + (order[0, 0].diff(dim=0).abs() == 28).sum()
     neighbours += (order[0, 0].diff(dim=1).abs() == 28).sum() + (order[0, 0].diff(dim=0).abs() == 1).sum()
     require(neighbours < 50, "some pixels are still beside their old neighbours: mix rows and columns together.")
