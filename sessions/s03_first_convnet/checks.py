@@ -13,6 +13,10 @@ from common.model import ConvBlock
 # The networks of exercise 1: kernel, stride and padding of each layer.
 CONV, POOL, STRIDED, LAST = (5, 1, 0), (2, 2, 0), (3, 2, 1), (3, 1, 0)
 NETWORKS = {"early": [CONV, POOL, STRIDED, LAST], "late": [CONV, STRIDED, LAST, POOL]}
+EVALUATES = (
+    "your network computes its scores in evaluation mode: dropout drops nothing, and batch norm does not look at the "
+    "batch. Its mode must be the right one before it sees the images."
+)
 
 
 def sizes(early_sizes, early_fields, late_sizes, late_fields):
@@ -94,15 +98,20 @@ def convolution(convolve):
 def training_step(train_step):
     """Exercise 3: a function that moves a network's weights as one step of train.fit does."""
     digits = data.load("digits")
-    network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.BatchNorm1d(10))
     twin = copy.deepcopy(network)
     optimizer, twins_optimizer = (torch.optim.SGD(each.parameters(), lr=0.01) for each in (network, twin))
+    modes, gradients = [], []  # was the network in training mode when it saw images? Were there gradients at a step?
+    network[2].register_forward_pre_hook(lambda norm, _: modes.append(norm.training))
+    optimizer.register_step_pre_hook(lambda *_: gradients.append(network[1].weight.grad is not None))
     for number_of_step, (images, targets) in zip((1, 2), data.loaders(digits, 64)[0], strict=False):
-        before, scores = network[1].weight.detach().clone(), twin(images).detach()
+        network.eval()  # as after an evaluation
+        before = network[1].weight.detach().clone()
         loss = call("train_step", train_step, network, optimizer, images, targets)
-        _train_step(twin, twins_optimizer, images, targets)
+        scores = _train_step(twin, twins_optimizer, images, targets)
+        require(all(modes), EVALUATES)
         _check_loss(loss, scores, targets)
-        _check_weights(network[1].weight, before, twin[1].weight, number_of_step)
+        _check_weights(network[1].weight, before, twin[1].weight, number_of_step, gradients)
     good, bad = _train(train_step, digits), _train(_add_gradients_and_step, digits)
     print(
         f"Right. Four epochs of your steps recognise {good:.0%} of the test digits; without zero_grad it is {bad:.0%}."
@@ -119,9 +128,11 @@ def _check_loss(loss, scores, targets):
     require(abs(loss - right) < 1e-4, f"the loss is {loss:.4f}; the mean cross-entropy before the step is {right:.4f}.")
 
 
-def _check_weights(weight, before, right, number_of_step):
+def _check_weights(weight, before, right, number_of_step, gradients):
     if torch.equal(weight, before):
         has_gradients = weight.grad is not None and bool(weight.grad.any())
+        too_early = has_gradients and gradients == [False]
+        require(not too_early, "there were no gradients yet when the optimiser made its step: look at the order.")
         require(has_gradients, "the optimiser finds no gradients: compute new ones after old ones are deleted.")
         require(False, "the gradients are there, and no weight has moved: that is the optimiser's work.")
     close = torch.allclose(weight, right, atol=1e-6)
@@ -132,12 +143,14 @@ def _check_weights(weight, before, right, number_of_step):
 
 def _train_step(network, optimizer, images, targets):
     optimizer.zero_grad()
-    _add_gradients_and_step(network, optimizer, images, targets)
+    return _add_gradients_and_step(network, optimizer, images, targets)
 
 
 def _add_gradients_and_step(network, optimizer, images, targets):
-    F.cross_entropy(network(images), targets).backward()
+    scores = network(images)
+    F.cross_entropy(scores, targets).backward()
     optimizer.step()
+    return scores.detach()
 
 
 def _train(train_step, digits):
