@@ -1,15 +1,18 @@
 """Checks for the exercises of session 3: each says in one line what is right, or what to look at again."""
 
 import copy
+from collections import Counter
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from common import checking, data, train, utils
 from common.checking import call, given, number, numbers, require, tensor
 from common.model import ConvBlock
 
+PRODUCTS = ("mm", "bmm", "addmm", "baddbmm", "mv", "dot")  # of matrices and vectors, as torch calls them inside
 # The networks of exercise 1: kernel, stride and padding of each layer.
 CONV, POOL, STRIDED, LAST = (5, 1, 0), (2, 2, 0), (3, 2, 1), (3, 1, 0)
 NETWORKS = {"early": [CONV, POOL, STRIDED, LAST], "late": [CONV, STRIDED, LAST, POOL]}
@@ -63,13 +66,26 @@ def _fields(network):
     return fields[1:]
 
 
+class Operations(TorchDispatchMode):
+    """Counts, while it is on, what torch carries out: whatever a function calls, a product ends as one of PRODUCTS."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = Counter()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.count[operation.overloadpacket.__name__] += 1
+        return operation(*args, **(kwargs or {}))
+
+
 def convolution(convolve):
     """Exercise 2: a function that does what nn.Conv2d does, by one matrix product."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(2, 3, 7, 9, generator=generator)
     weight = torch.randn(4, 3, 3, 3, generator=generator)
     right = F.conv2d(images, weight)
-    maps = call("convolve", convolve, images, weight)
+    with Operations() as operations:
+        maps = call("convolve", convolve, images, weight)
     if isinstance(maps, torch.Tensor) and maps.shape == right.permute(0, 2, 3, 1).shape:
         require(False, "the kernels are the last dimension of your maps: bring them behind N, where channels stand.")
     maps = tensor("convolve(images, weight)", maps, right.shape)
@@ -79,12 +95,19 @@ def convolution(convolve):
         "your kernels are turned upside down and left to right. That is the convolution of mathematics; "
         "nn.Conv2d lays its kernels on the image as they are.",
     )
+    cut = right.flatten(2).transpose(1, 2).reshape(right.shape)
+    require(
+        not torch.allclose(maps, cut, atol=1e-4),
+        "the numbers are right and stand in the wrong places: behind the product the kernels come last, and reshape "
+        "or view only cuts the row of numbers anew. Bring the kernels behind N first.",
+    )
     close = torch.allclose(maps, right, atol=1e-4)
     require(
         close,
         "the shape is right and the numbers are not: channel, row and column of a patch must be flattened "
         "in the same order on both sides of the product.",
     )
+    _check_one_product(operations.count)
     wide = torch.randn(5, 3, 2, 4, generator=generator)
     try:
         right = F.conv2d(images, wide)
@@ -93,6 +116,16 @@ def convolution(convolve):
         fits = False
     require(fits, "right for kernels of 3 x 3. Try it with a kernel that is not square.")
     print("Right: the same numbers as nn.Conv2d. Inside it is often such a product, too.")
+
+
+def _check_one_product(count):
+    """Raise NotYet unless torch has multiplied matrices once, and called no convolution of its own."""
+    require(not count["convolution"], "right numbers, but from torch's own convolution: here you build one yourself.")
+    products = sum(count[name] for name in PRODUCTS)
+    require(products > 0, "right numbers, but torch has seen no matrix product: multiply all patches at once, with @.")
+    require(
+        products == 1, f"right numbers, but by {products} products: lay all patches into one matrix, and multiply once."
+    )
 
 
 def training_step(train_step):
