@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from common import checking, data, train, utils
-from common.checking import call, given, number, numbers, require, tensor
+from common.checking import agrees, call, number, numbers, require, tensor
 from common.model import ConvBlock
 
 PRODUCTS = ("mm", "bmm", "addmm", "baddbmm", "mv", "dot")  # of matrices and vectors, as torch calls them inside
@@ -28,18 +28,22 @@ def sizes(early_sizes, early_fields, late_sizes, late_fields):
     for network, (widths, fields) in answers.items():
         _check_widths(network, numbers(f"{network}_sizes", widths, 4))
         _check_fields(network, numbers(f"{network}_fields", fields, 4))
-    print("Right. The early pool lets the layers behind it see more, and compute at a quarter of the places.")
+    places = {name: [int(width) ** 2 for width in widths] for name, (widths, _) in answers.items()}
+    print(
+        "Right. Behind the early pool each layer sees more and computes at fewer places: the strided convolution at "
+        f"{places['early'][2]} instead of {places['late'][1]}, the last one at {places['early'][3]} instead of "
+        f"{places['late'][2]}."
+    )
 
 
 def _check_widths(network, widths):
     before = 28
     for position, ((kernel, stride, padding), width) in enumerate(zip(NETWORKS[network], widths, strict=True), start=1):
-        where = f"size of layer {position} of `{network}`"
         right = (before + 2 * padding - kernel) // stride + 1
         hint = "lay the kernel on the first pixels and count how often it can move on by its stride"
         if padding and width == (before - kernel) // stride + 1:
             hint = "padding adds pixels on both sides of the image"
-        require(width == right, f"the {where} is {width:g}: {hint}.")
+        agrees(f"size of layer {position} of `{network}`", width, right, hint)
         before = right
 
 
@@ -54,7 +58,7 @@ def _check_fields(network, fields):
             hint = "a layer's own stride widens only the fields behind it"
         if network == "late" and fields[1:] == _fields("early")[1:]:
             hint = "these are the numbers of `early`, but in `late` the pool comes last"
-        require(answer == right, f"the field of layer {position} of `{network}` is {answer:g}: {hint}.")
+        agrees(f"field of layer {position} of `{network}`", answer, right, hint)
         field, jump = right, jump * stride
 
 
@@ -232,7 +236,10 @@ def scrambled(scramble):
 
 def neighbours(prediction, plain, mixed, effect):
     """Exercise 5: a prediction, test accuracies of at least five seeds each way, and their compare.Difference."""
-    given("prediction", prediction)
+    points = number("prediction", prediction)
+    slip = "`prediction` is in percentage points, and"
+    require(not 0 < abs(points) < 1, f"{slip} {points:g} looks like a fraction: a fall from 90 % to 80 % is -10.")
+    require(points <= 60, f"{slip} {points:g} looks like an accuracy: predict by how much it changes.")
     measured = checking.difference("plain", plain, "mixed", mixed, effect)
     outcome = checking.prediction(prediction, measured)
     require(measured.points > 0, "scrambling changes much here: is `plain` the one with the pixels in place?")
