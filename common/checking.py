@@ -38,6 +38,11 @@ def number(name, value):
     return float(value)
 
 
+def agrees(name, answer, right, hint, apart=0.0):
+    """Raise NotYet, with the hint, unless the number `answer` is `right`, up to `apart`."""
+    require(abs(answer - right) <= apart, f"your {name} is {answer:g}, which is not right yet: {hint}.")
+
+
 def numbers(name, value, count):
     """The answer `value`, a list or tuple of `count` numbers, as floats; raises NotYet if it is something else."""
     given(name, value)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from common import checking, data, train, utils
-from common.checking import call, describe, given, number, require, tensor
+from common.checking import agrees, call, describe, given, number, require, tensor
 from common.model import ConvBlock
 
 
@@ -16,7 +16,7 @@ def heads(last_width, connected_head, averaging_head):
         width != 8, "`last_width` is 8: it does not double, because the convolutions take the same 2 pixels as before."
     )
     right = _behind_pool(_behind_pool(56))
-    require(width == right, f"`last_width` is {width:g}: follow the width through the six layers, one by one.")
+    agrees("`last_width`", width, right, "follow the width through the six layers, one by one")
     features = 16 * right**2
     first, second = features * 96, 96 * 10
     require(answer not in (first, first + 96), "`connected_head`: a head of two layers, and one is counted.")
@@ -129,7 +129,7 @@ def spread(half_in_training, fifth_in_training, half_in_evaluation):
         )
         squared = abs(value - right**2) < 0.01 and abs(value - right) > 0.01
         require(not squared, f"`{name}` is the variance: its square root is asked for.")
-        require(abs(value - right) < 0.02, f"`{name}` is {value:g}: which two numbers come out, and how often each?")
+        agrees(f"`{name}`", value, right, "think which two numbers come out, and how often each", apart=0.02)
     print("Right. So batch norm behind dropout learns a spread in training that is not there in evaluation.")
 
 

@@ -202,7 +202,8 @@ def ways(uses):
             hint = "that is without padding"
         require(
             torch.allclose(answer, right),
-            f"{where} is {answer[0, 0]:g} in the corner and {answer[14, 14]:g} inside: {hint}.",
+            f"your {where} is {answer[0, 0]:g} in the corner and {answer[14, 14]:g} inside, which is not right yet: "
+            f"{hint}.",
         )
         counted[convolutions, padding] = right
     corner, inside = counted[5, 0][0, 0], counted[5, 0][14, 14]
