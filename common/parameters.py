@@ -9,7 +9,7 @@ from pathlib import Path
 
 # These say where something lies or runs. All other parameters decide the result.
 PLACE_PARAMETERS = {"data_dir", "checkpoint", "weights", "log_dir", "device"}
-NEEDED = {"profile", "variant", "seed", "weights"}  # what every parameters cell has, and no other cell
+NEEDED = {"profile", "variant", "seed", "weights"}  # what the parameters cell of every session has, and no other cell
 PYTHON_TYPES = {"string": str, "integer": int, "number": (int, float), "boolean": bool}
 
 
@@ -86,20 +86,21 @@ def describe(schema):
     return "\n".join(lines)
 
 
-def is_parameters_cell(source):
-    """Whether this is the parameters cell: a learner's own cell may have `@param` lines too."""
-    return set(re.findall(r"^(\w+) = .*@param", source, re.M)) >= NEEDED
+def is_parameters_cell(source, needed=NEEDED):
+    """Whether this is the parameters cell: a learner's own cell may have `@param` lines too, but not those `needed`."""
+    return set(re.findall(r"^(\w+) = .*@param", source, re.M)) >= needed
 
 
-def find_parameters(inputs):
+def find_parameters(inputs, needed=NEEDED):
     """The checked parameters of a running notebook, {name: value}.
 
-    `inputs` are the sources of the cells that were run so far (IPython's `In`). The parameters cell counts as it was
-    run last; the cell that papermill adds behind it may change its values, and name nothing else.
+    `inputs` are the sources of the cells that were run so far (IPython's `In`). The parameters cell is the one that has
+    the names `needed`, as it was run last; the cell that papermill adds behind it may change its values, and name
+    nothing else.
     """
-    position = max((number for number, source in enumerate(inputs) if is_parameters_cell(source)), default=-1)
+    position = max((number for number, source in enumerate(inputs) if is_parameters_cell(source, needed)), default=-1)
     if position < 0:
-        names = ", ".join(sorted(NEEDED))
+        names = ", ".join(sorted(needed))
         raise ParameterError(f"Run the parameters cell first: the one with the @param lines of {names} and others.")
     schema = read_schema(inputs[position])
     values = {name: rule["default"] for name, rule in schema.items()}

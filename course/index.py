@@ -141,7 +141,7 @@ def _index(heads):
 
 
 def _label(name):
-    """A session in a plot: "6 under 10k" for s06_under_10k."""
+    """A session in a plot: its number, then its name in words."""
     return f"{int(name[1:3])} {name[4:].replace('_', ' ')}"
 
 

@@ -5,7 +5,7 @@
 
 import json
 import re
-from array import array
+import struct
 from os.path import relpath
 from pathlib import Path
 from statistics import mean
@@ -243,7 +243,8 @@ def first_layer(weights):
     ]  # of the session's headline
     (layer,) = (layer for layer in layers if len(layer["shape"]) == 4 and layer["shape"][1] in (1, 3))
     _, channels, height, width = layer["shape"]
-    values = array("f", layer["data"])
+    number = {"F32": "f", "F16": "e"}[layer["dtype"]]
+    values = struct.unpack(f"<{len(layer['data']) // struct.calcsize(number)}{number}", layer["data"])
     rows = [values[start : start + width] for start in range(0, len(values), width)]
     planes = [rows[start : start + height] for start in range(0, len(rows), height)]
     kernels = [planes[start : start + channels] for start in range(0, len(planes), channels)]
