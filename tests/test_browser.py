@@ -125,7 +125,7 @@ def test_folded_parts_open_by_keyboard(browser, site):
     from selenium.webdriver.common.keys import Keys
 
     browser.get(f"{site}/sessions/s04_three_iterations.html")
-    folded = browser.find_element("css selector", "article details")
+    folded = browser.find_element("css selector", "article details:has(table)")
     table = folded.find_element("css selector", "table")
     assert not table.is_displayed()
     folded.find_element("css selector", "summary").send_keys(Keys.ENTER)
