@@ -101,6 +101,12 @@ def describe(value):
     return text if len(text) <= 60 and "\n" not in text else f"a {type(value).__name__}"
 
 
+def experiment(points, before_name, before, after_name, after, effect):
+    """What came of a prediction of `points`, in words; the rest is what difference() takes."""
+    given("prediction", points)
+    return prediction(points, difference(before_name, before, after_name, after, effect))
+
+
 def difference(before_name, before, after_name, after, effect):
     """The compare.Difference of two lists of accuracies, at least five seeds each; NotYet if `effect` is not it."""
     lists = {before_name: before, after_name: after}

@@ -123,7 +123,7 @@ def receptive_field(model, input_size):
     rows = []
 
     def add(layer, _, output):
-        kernel, stride, padding = (_one(value) for value in (layer.kernel_size, layer.stride, layer.padding))
+        kernel, stride, padding = (side(value) for value in (layer.kernel_size, layer.stride, layer.padding))
         jump, field = (rows[-1]["jump"], rows[-1]["field"]) if rows else (1, 1)
         rows.append(
             {
@@ -147,7 +147,7 @@ def receptive_field(model, input_size):
     return rows
 
 
-def _one(value):
+def side(value):
     """Kernel size, stride and padding are one number or two; the networks of the course have square ones."""
     return value if isinstance(value, int) else value[0]
 

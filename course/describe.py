@@ -6,6 +6,8 @@ import torch
 from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
+from common.utils import side
+
 # The kinds of layer that docs/demo/forward.js computes. What changes nothing in evaluation is left out.
 KINDS = {
     nn.Conv2d: "conv",
@@ -71,13 +73,10 @@ def options(kind, module, shape):
     if isinstance(module, nn.AdaptiveAvgPool2d):  # to 1 x 1: an average over the whole map
         return {"kernel": shape[1], "stride": shape[1], "padding": 0}
     if kind in ("conv", "max_pool", "avg_pool"):
-        return {name.removesuffix("_size"): one(getattr(module, name)) for name in ("kernel_size", "stride", "padding")}
+        return {
+            name.removesuffix("_size"): side(getattr(module, name)) for name in ("kernel_size", "stride", "padding")
+        }
     return {}
-
-
-def one(value):
-    """Kernel size, stride and padding are one number or two; the networks of the course have square ones."""
-    return value if isinstance(value, int) else value[0]
 
 
 def field(layer, before):

@@ -97,7 +97,5 @@ def same_digit(hidden_weight, hidden_bias, score_weight, score_bias):
 
 def two_ways(prediction, labels_and_add, sums_directly, effect):
     """Exercise 5: a prediction, accuracies of at least five seeds each way, and their compare.Difference."""
-    given("prediction", prediction)
-    measured = checking.difference("labels_and_add", labels_and_add, "sums_directly", sums_directly, effect)
-    outcome = checking.prediction(prediction, measured)
+    outcome = checking.experiment(prediction, "labels_and_add", labels_and_add, "sums_directly", sums_directly, effect)
     print(f"Right: {outcome}. Labels are 10, pairs of label and digit 100: each is seen ten times less often.")

@@ -240,7 +240,6 @@ def neighbours(prediction, plain, mixed, effect):
     slip = "`prediction` is in percentage points, and"
     require(not 0 < abs(points) < 1, f"{slip} {points:g} looks like a fraction: a fall from 90 % to 80 % is -10.")
     require(points <= 60, f"{slip} {points:g} looks like an accuracy: predict by how much it changes.")
-    measured = checking.difference("plain", plain, "mixed", mixed, effect)
-    outcome = checking.prediction(prediction, measured)
-    require(measured.points > 0, "scrambling changes much here: is `plain` the one with the pixels in place?")
+    outcome = checking.experiment(prediction, "plain", plain, "mixed", mixed, effect)
+    require(effect.points > 0, "scrambling changes much here: is `plain` the one with the pixels in place?")
     print(f"Right: {outcome}. A window of 7 x 7 holds a bit of a stroke; scrambled, a sample of the whole image.")

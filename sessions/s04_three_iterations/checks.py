@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from common import checking, data, train, utils
-from common.checking import agrees, call, describe, given, number, require, tensor
+from common.checking import agrees, call, describe, number, require, tensor
 from common.model import ConvBlock
 
 
@@ -135,7 +135,5 @@ def spread(half_in_training, fifth_in_training, half_in_evaluation):
 
 def dropout_worth(prediction, without, with_dropout, effect):
     """Exercise 5: a prediction, accuracies of at least five seeds each way, and their compare.Difference."""
-    given("prediction", prediction)
-    measured = checking.difference("without", without, "with_dropout", with_dropout, effect)
-    outcome = checking.prediction(prediction, measured)
+    outcome = checking.experiment(prediction, "without", without, "with_dropout", with_dropout, effect)
     print(f"Right: {outcome}. In six epochs a small network has no time to overfit, and dropout slows it down.")

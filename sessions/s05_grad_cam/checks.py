@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from common import checking, data, train, utils
-from common.checking import call, choice, given, number, numbers, require, tensor
+from common.checking import call, choice, number, numbers, require, tensor
 from common.grad_cam import activations_and_gradients, grad_cam
 from common.model import zero_one_or_neither
 
@@ -171,8 +171,6 @@ def floors(floor, log_classes):
 
 def more_steps(prediction, batches_of_64, batches_of_8, effect, verdict):
     """Exercise 4: what small batches alone are worth with 100 images."""
-    given("prediction", prediction)
-    measured = checking.difference("batches_of_64", batches_of_64, "batches_of_8", batches_of_8, effect)
-    outcome = checking.prediction(prediction, measured)
-    checking.verdict(measured, verdict)
+    outcome = checking.experiment(prediction, "batches_of_64", batches_of_64, "batches_of_8", batches_of_8, effect)
+    checking.verdict(effect, verdict)
     print(f"Right: {outcome}. The 100 images were the same: there were 13 steps an epoch, not 2.")

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from common import checking, data, train, utils
-from common.checking import NotYet, call, describe, given, number, require, tensor
+from common.checking import NotYet, call, describe, number, require, tensor
 from common.model import ConvBlock, under_10k
 
 BUDGET, ASKED, EPOCHS = 8000, 0.9, 5  # of exercise 3
@@ -218,10 +218,8 @@ def _check_scores(scores):
 
 def pieces(prediction, whole, in_pieces, effect, verdict):
     """Exercise 4: what it costs to filter and to mix in two layers."""
-    given("prediction", prediction)
-    measured = checking.difference("whole", whole, "in_pieces", in_pieces, effect)
-    outcome = checking.prediction(prediction, measured)
-    checking.verdict(measured, verdict)
+    outcome = checking.experiment(prediction, "whole", whole, "in_pieces", in_pieces, effect)
+    checking.verdict(effect, verdict)
     print(
         f"Right: {outcome}. In pieces it has a quarter of the parameters, and needs longer to learn: try more epochs."
     )

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from common import checking, data, train, utils
-from common.checking import call, choice, given, number, require, tensor
+from common.checking import call, choice, number, require, tensor
 from common.model import ConvBlock
 
 THINK = {
@@ -224,8 +224,6 @@ def _ways(convolutions, padding):
 
 def padding(prediction, unpadded, padded, effect, verdict):
     """Exercise 4: what padding brings on the digits."""
-    given("prediction", prediction)
-    measured = checking.difference("unpadded", unpadded, "padded", padded, effect)
-    outcome = checking.prediction(prediction, measured)
-    checking.verdict(measured, verdict)
+    outcome = checking.experiment(prediction, "unpadded", unpadded, "padded", padded, effect)
+    checking.verdict(effect, verdict)
     print(f"Right: {outcome}. Both have the same weights to learn: what do the last layers average?")

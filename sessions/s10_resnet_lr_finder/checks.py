@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from common import checking, data, plots, train, utils
-from common.checking import call, choice, describe, given, number, numbers, require, tensor
+from common.checking import call, choice, describe, number, numbers, require, tensor
 from common.lr_finder import endless, find_lr
 from common.model import ConvBlock
 
@@ -254,8 +254,6 @@ def _loss_after_two_epochs(rate):
 
 def shortcuts(prediction, plain, residual, effect, verdict):
     """Exercise 5: what shortcuts are worth in a deep network."""
-    given("prediction", prediction)
-    measured = checking.difference("plain", plain, "residual", residual, effect)
-    outcome = checking.prediction(prediction, measured)
-    checking.verdict(measured, verdict)
+    outcome = checking.experiment(prediction, "plain", plain, "residual", residual, effect)
+    checking.verdict(effect, verdict)
     print(f"Right: {outcome}. Now with two blocks, and with twelve: what does depth do to each of them?")
