@@ -126,7 +126,7 @@ def skeleton():
     )
 
 
-def batch_norm_and_dropout(dropout=0.1):
+def batch_norm_and_dropout(dropout=0.05):
     """Step 2 of s04, the skeleton with batch norm and dropout: (N, 1, 28, 28) to (N, 10) logits, 31,682 parameters."""
     return nn.Sequential(
         ConvBlock(1, 8, dropout=dropout),  # 8 x 26 x 26, rf 3
