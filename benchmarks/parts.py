@@ -195,7 +195,7 @@ def phase_of(cell):
 PARTS = {
     "25 Grad-CAM maps": heat_maps_of_25,
     "100 steps of the LR finder": lr_search_of_100,
-    "16 seeds, s05, batch 8": lambda: many_seeds(lambda: model.zero_one_or_neither(10), 8, adam),
+    "16 seeds, s05, batch 8": lambda: many_seeds(lambda: model.fully_connected_head(10), 8, adam),
     "16 seeds, s06, batch 8": lambda: many_seeds(model.under_10k, 8, one_cycle),
     "16 seeds, s06, batch 64": lambda: many_seeds(model.under_10k, 64, one_cycle),
     "an epoch of 1,437 digits, s06, batch 64": an_epoch_of_1437_digits,

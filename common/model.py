@@ -159,7 +159,7 @@ def global_average_pooling(dropout=0.05):
     )
 
 
-def zero_one_or_neither(classes=3):
+def fully_connected_head(classes=3):
     """The network of s05: (N, 1, 28, 28) images to (N, classes) logits, 206,019 parameters for 3 classes."""
     return nn.Sequential(
         ConvBlock(1, 16, padding=1, norm=False, bias=True),  # 16 x 28 x 28, rf 3

@@ -53,7 +53,7 @@ def known_data_set(path):
 
 
 @pytest.mark.parametrize(
-    ("network", "size"), [(model.under_20k(), 28), (model.zero_one_or_neither(), 28), (model.resnet18(4), 32)]
+    ("network", "size"), [(model.under_20k(), 28), (model.fully_connected_head(), 28), (model.resnet18(4), 32)]
 )
 def test_described_fields_are_those_that_gradients_show(network, size):
     layers = [layer for layer in described(network, size)["layers"] if layer["field"]]

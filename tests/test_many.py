@@ -7,7 +7,7 @@ from torch.optim.lr_scheduler import StepLR
 
 from common import data, train, utils
 from common.many import fit_many
-from common.model import ConvBlock, batch_norm_and_dropout, under_10k, zero_one_or_neither
+from common.model import ConvBlock, batch_norm_and_dropout, fully_connected_head, under_10k
 
 AUGMENT = data.Augment(rotate=10, shift=2, scale=0.1)
 SEEDS = (0, 7, 3)
@@ -50,8 +50,8 @@ def one_cycle(network, loader):
 @pytest.mark.parametrize(
     ("build", "optimise"),
     [
-        (lambda: zero_one_or_neither(10), adam),
-        (lambda: nn.Sequential(*zero_one_or_neither(10), nn.Softmax(dim=1)), adam),
+        (lambda: fully_connected_head(10), adam),
+        (lambda: nn.Sequential(*fully_connected_head(10), nn.Softmax(dim=1)), adam),
         (under_10k, one_cycle),
         (lambda: under_10k(dropout=0.1), one_cycle),
         (batch_norm_and_dropout, steps),
@@ -73,7 +73,7 @@ def test_each_network_is_that_of_a_single_run(digits, build, optimise):
 
 
 def test_networks_are_trained_once(digits):
-    setup = setup_of(lambda: zero_one_or_neither(10), digits)
+    setup = setup_of(lambda: fully_connected_head(10), digits)
     networks, _ = fit_many(setup, SEEDS, adam, epochs=1)
     _, loader = setup(SEEDS[0])
     with pytest.raises(ValueError, match="trained already"):

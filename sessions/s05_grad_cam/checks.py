@@ -11,7 +11,7 @@ from torch import nn
 from common import checking, data, train, utils
 from common.checking import call, choice, number, numbers, require, tensor
 from common.grad_cam import activations_and_gradients, grad_cam
-from common.model import zero_one_or_neither
+from common.model import fully_connected_head
 
 LAYER = 2  # the second convolution, whose maps are explained
 
@@ -22,7 +22,7 @@ def example():
     digits = data.zero_one_or_neither(data.load("digits"))
     few = data.Split(digits.train.images[:100], digits.train.labels[:100])
     utils.set_seed(0)
-    network = zero_one_or_neither()
+    network = fully_connected_head()
     loader = data.loaders(data.with_splits(digits, few, digits.test, digits.classes), 8)[0]
     train.fit(network, loader, None, torch.optim.Adam(network.parameters(), 0.001), epochs=10, log=lambda line: None)
     return network.eval(), data.normalise(digits, digits.test.images)
