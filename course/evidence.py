@@ -33,8 +33,9 @@ def judged(record):
     """The measures of the network whose history and weights a record has: of one part, or of the run as a whole."""
     metrics = record["metrics"]
     parts = metrics.get("parts", [])
-    if _are_draws(parts):
-        return parts[0]
+    if _are_draws(parts):  # one of them is shown: the one at whose accuracy the history ends
+        shown = record["history"][-1].get("test_accuracy")
+        return next((part for part in parts if part["test_accuracy"] == shown), parts[0])
     same = [part for part in parts if all(metrics[key] == part[key] for key in metrics.keys() & part.keys())]
     return same[0] if same else metrics
 
