@@ -14,7 +14,7 @@ from pathlib import Path
 from common.compare import difference
 from course.measures import device, groups, headline, percent
 from course.notebooks import PublishError, first_line, results, run_of, tags, weights_files
-from course.sessions import read_session
+from course.sessions import in_reading_order, read_session
 
 # What no page may hold: control characters and those that turn the direction of what follows.
 HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -140,8 +140,8 @@ def _compared(session, head):
 
 
 def neighbours(session):
-    """The sessions before and after one, each as (title, folder), or None where there is none."""
-    folders = sorted(path.parent for path in session.folder.parent.glob("s*/session.ipynb"))
+    """The sessions to read before and after one, each as (title, folder), or None where there is none."""
+    folders = in_reading_order(path.parent for path in session.folder.parent.glob("s*/session.ipynb"))
     place = folders.index(session.folder)
     around = [folders[place - 1] if place else None, folders[place + 1] if place + 1 < len(folders) else None]
     return [folder and (_title(read_session(folder)), folder.name) for folder in around]

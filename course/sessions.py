@@ -14,6 +14,7 @@ from common.record import lesson_hashes
 from course.notebooks import SESSIONS, first_line, read_notebook, schema_of, source_digest
 
 TEXT = {"type": "string"}
+FIRST = "s03_first_convnet"  # read first: session 2 uses what session 3 explains
 CALL = {"type": "string", "pattern": r"^[a-zA-Z]\w*\((\w+(=\w+)?(, \w+(=\w+)?)*)?\)\Z"}
 SCHEMA = {
     "type": "object",
@@ -117,6 +118,11 @@ def read_session(folder):
 def all_sessions():
     """All sessions, in order."""
     return [read_session(path.parent) for path in sorted(SESSIONS.glob("s*/session.ipynb"))]
+
+
+def in_reading_order(sessions):
+    """Sessions, or their folders, in the order in which they are read."""
+    return sorted(sessions, key=lambda session: (session.name != FIRST, session.name))
 
 
 def find_session(name):

@@ -16,12 +16,11 @@ from course import index
 from course.measures import device, groups, headline, percent
 from course.notebooks import ROOT, read_notebook, results, tags, verification, weights_files
 from course.page import page_title
-from course.sessions import all_sessions
+from course.sessions import FIRST, all_sessions, in_reading_order
 
 DOCS = ROOT / "docs"
 REPOSITORY, RELEASE = index.repository_and_release()
 WEIGHTS = "weights.safetensors"
-FIRST = "s03_first_convnet"  # read first: session 2 uses what session 3 explains
 
 
 class PageError(Exception):
@@ -30,7 +29,7 @@ class PageError(Exception):
 
 def sessions():
     """The sessions in the order in which they are read."""
-    return sorted(all_sessions(), key=lambda session: (session.name != FIRST, session.name))
+    return in_reading_order(all_sessions())
 
 
 def write():
