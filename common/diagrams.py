@@ -1,6 +1,9 @@
 """Diagrams that explain a network: drawn from its own layers, each returned as a Figure and the same in words."""
 
+import copy
+
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 from torch import nn
@@ -49,7 +52,7 @@ def kernel_slides(size=5, kernel=3):
 def one_place(image, weight):
     """What a convolution computes at one place: the 9 pixels under the kernel times its 9 weights, added up.
 
-    `image` (H, W) is normalised, `weight` (k, k) one filter. Shown is the place where the sum is greatest.
+    `image` (H, W) is normalised, `weight` (k, k) one kernel. Shown is the place where the sum is greatest.
     """
     image, weight = image.cpu().numpy(), weight.detach().cpu().numpy()
     size = len(weight)
@@ -71,11 +74,81 @@ def one_place(image, weight):
     _numbers(products, patch * weight, "RdBu", (-limit, limit))
     products.set_title(f"= products; their sum: {total:.2f}", fontsize=12)
     whole.axis("off")
+    figure.supxlabel("blue: positive, red: negative; all numbers are rounded", fontsize=11)
     return figure, (
         f"One place of a convolution: {patch.size} pixels, from {patch.min():.2f} to {patch.max():.2f}, "
         f"times as many weights, from {weight.min():.2f} to {weight.max():.2f}; the products add up to {total:.2f}. "
         "Blue numbers are positive, red ones negative."
     )
+
+
+def kernel_of_three(size=3):
+    """How a kernel with a square of weights for each of three channels makes one number."""
+    figure = Figure(figsize=(5.2, 5.0), layout="constrained")
+    axes = figure.subplots()
+    colours = ("#d1e5f0", "#fdd9b5", "#d9f0d3")
+    for number, (y, colour) in enumerate(zip((9.0, 5.4, 1.8), colours, strict=True), 1):
+        _grid(axes, 0.2, y - 1.5, 6, "white", cell=0.5)
+        _grid(axes, 1.2, y - 0.5, size, colour, cell=0.5)
+        axes.text(3.75, y, "×", ha="center", va="center", fontsize=16)
+        _grid(axes, 4.3, y - 0.75, size, colour, cell=0.5)
+        _arrow(axes, (6.0, y), (8.0, 5.4 + (y - 5.4) / 6))
+        axes.text(0.2, y + 1.65, f"channel {number}", fontsize=11)
+        axes.text(4.3, y + 0.95, f"its {size * size} weights", fontsize=11)
+    axes.text(8.4, 5.4, "+", ha="center", va="center", fontsize=22, color=SECOND, weight="bold")
+    _arrow(axes, (8.8, 5.4), (9.6, 5.4))
+    _grid(axes, 9.7, 5.0, 1, "#e6e6e6", cell=0.8)
+    axes.text(10.1, 4.3, "one\nnumber", ha="center", va="top", fontsize=11)
+    axes.set(xlim=(0, 10.8), ylim=(0, 11.2))
+    axes.axis("off")
+    return figure, (
+        f"A kernel for three channels has {size} x {size} weights for each: {3 * size * size} in all. At one place it "
+        f"multiplies {3 * size * size} numbers with them, and all products are added up to one number."
+    )
+
+
+def shapes(network, input_size):
+    """What comes out of each part of a chain for one image of `input_size` (C, H, W): as wide as its maps, with names.
+
+    The bars are as wide as the maps, and as high as there are many of them.
+    """
+    names = {"MaxPool2d": "max-pooling", "AvgPool2d": "average pooling", "Linear": "fully connected layer"}
+    rows, x = [("image", input_size)], torch.zeros(1, *input_size)
+    for layer in copy.deepcopy(network).cpu().eval():
+        with torch.no_grad():
+            x = layer(x)
+        kind = type(layer).__name__
+        if kind != "Flatten":
+            rows.append((names.get(kind, "convolution block"), tuple(x.shape[1:])))
+    figure = Figure(figsize=(5.2, 0.62 * len(rows)), layout="constrained")
+    axes, words = figure.subplots(), []
+    largest = max(size[0] for _, size in rows)
+    for number, (name, size) in enumerate(rows):
+        side, text = (size[1], " × ".join(map(str, size))) if len(size) == 3 else (1, f"{size[0]} numbers")
+        height, width = 0.12 + 0.6 * size[0] / largest, 0.36 * side / input_size[1]
+        colour = "#fdd9b5" if "pooling" in name else "#d1e5f0" if "convolution" in name else "#e6e6e6"
+        place = (0.5 - width / 2, -number - height / 2)
+        axes.add_patch(Rectangle(place, width, height, facecolor=colour, edgecolor="#777777"))
+        axes.text(0.29, -number, name, ha="right", va="center", fontsize=11)
+        axes.text(0.71, -number, text, ha="left", va="center", fontsize=11)
+        words.append(f"{name} {text}")
+    axes.set(xlim=(-0.05, 1.0), ylim=(0.5 - len(rows), 0.5))
+    axes.axis("off")
+    return figure, "What comes out of each part: " + "; ".join(words).replace("×", "x") + "."
+
+
+def averages(maps, chosen):
+    """Maps (C, h, w) with their numbers, and below each its mean, for the channels `chosen`."""
+    figure = Figure(figsize=(1.75 * len(chosen), 3.2), layout="constrained")
+    axes = figure.subplots(2, len(chosen), height_ratios=[3, 1.2])
+    limits = (0, float(maps[chosen].max()))
+    for (above, below), number in zip(axes.T, chosen, strict=True):
+        _numbers(above, maps[number].numpy(), "gray", limits)
+        above.set_title(f"map {number + 1}", fontsize=12)
+        _numbers(below, maps[number].mean().numpy().reshape(1, 1), "gray", limits)
+        below.set_title("mean", fontsize=11)
+    means = ", ".join(f"map {number + 1} {float(maps[number].mean()):.2f}" for number in chosen)
+    return figure, f"{len(chosen)} of the last maps, {' x '.join(map(str, maps.shape[1:]))}, and their means: {means}."
 
 
 def receptive_fields(image, layers, columns=3):
@@ -110,6 +183,7 @@ def receptive_fields(image, layers, columns=3):
         axes.set_title(f"{number}: {kind}\n{field} × {field}", fontsize=11)
     for axes in panels[len(steps) :]:
         axes.axis("off")
+    figure.supxlabel("in the frame: what one number sees; pale: what it does not see; grey: padding", fontsize=10)
     words = ", ".join(f"layer {number} {layer['field']}" for number, layer in steps)
     return figure, (
         f"The receptive field of one output in the middle, over a digit of {size} x {size} pixels, in pixels: {words}."

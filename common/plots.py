@@ -69,6 +69,17 @@ def sample_grid(split, classes, columns=10, rows=3):
     return figure, f"Training images, the first {rows} of each class in a column: {', '.join(classes[:columns])}."
 
 
+def augmented(image, augment, count=6):
+    """A uint8 image (C, H, W), and `count` changed copies of it as the network sees them."""
+    changed = augment((image / 255).expand(count, -1, -1, -1), torch.Generator().manual_seed(0))
+    figure, axes = _image_axes(1, count + 1, title=0.22)
+    for axis, picture in zip(axes[0], [image, *(changed * 255).byte()], strict=True):
+        _draw(axis, picture)
+    axes[0][0].set_title("as it is", fontsize=9)
+    axes[0][1].set_title("changed at random", fontsize=9, loc="left")
+    return figure, f"A training image as it is, and {count} copies that were changed at random."
+
+
 def image_profile(data):
     """How bright the images are: their mean image, and how often each pixel value occurs."""
     figure = Figure(figsize=(7, 2.6), layout="constrained")
@@ -307,9 +318,9 @@ def confusion_matrix(labels, logits, classes):
 
 
 def filters_and_maps(model, layer, image):
-    """The filters of a first convolution (K, 1, k, k), numbered, each beside the map that it makes of one image.
+    """The kernels of a first convolution (K, 1, k, k), numbered, each beside the map that it makes of one image.
 
-    `image` is normalised, (C, H, W). Blue weights count a bright pixel for what the filter looks for, red ones against.
+    `image` is normalised, (C, H, W). Blue weights are positive, red ones negative.
     """
     weights = layer.weight.detach().cpu()[:, 0]
     maps = _outputs(model, image, {"maps": layer})["maps"]
@@ -318,20 +329,23 @@ def filters_and_maps(model, layer, image):
     figure, axes = _image_axes(rows + 1, 2 * columns, size=0.9, title=0.22)
     axes[0][0].imshow(image[0].cpu(), cmap="gray")
     axes[0][0].set_title("the image", fontsize=9)
-    notes = ("filter: blue weights count a bright pixel", "for it, red ones against it", "map: white = found here")
+    notes = (
+        "kernel: blue = positive weight, red = negative",
+        "map: white = found here, grey = nothing,",
+        "black = the opposite",
+    )
     for line, note in enumerate(notes):
         axes[0][1].write(note, line)
     limit, brightest = float(weights.abs().max()), float(maps.abs().max())
     places = axes[1:].reshape(-1, 2)
     for number, ((left, right), weight, channel) in enumerate(zip(places, weights, maps, strict=False), 1):
         left.imshow(weight, cmap="RdBu", vmin=-limit, vmax=limit)
-        left.set_title(f"filter {number}", fontsize=9)
+        left.set_title(f"kernel {number}", fontsize=9)
         right.imshow(channel, cmap="gray", vmin=-brightest, vmax=brightest)
         right.set_title(f"map {number}", fontsize=9)
     return figure, (
-        f"The {len(weights)} filters of the first convolution beside their maps of one image: blue where a bright "
-        f"pixel speaks for what the filter looks for, red where it speaks against; weights from {weights.min():.2f} to "
-        f"{weights.max():.2f}."
+        f"The {len(weights)} kernels of the first convolution beside their maps of one image: blue weights are "
+        f"positive, red ones negative, from {weights.min():.2f} to {weights.max():.2f}."
     )
 
 
@@ -345,14 +359,17 @@ def feature_maps(model, image, layers, count=6):
     last = list(outputs.values())[-1]
     activity = last.flatten(1).std(dim=1) if last[0].numel() > 1 else last.flatten()
     chosen = activity.argsort(descending=True)[:count].sort().values.tolist()
-    figure, axes = _image_axes(len(layers), len(chosen), size=1.0, title=0.42)
+    figure, axes = _image_axes(len(layers), len(chosen), size=1.0, title=0.56)
     for row, (title, output) in zip(axes, outputs.items(), strict=True):
         for axis, number in zip(row, chosen, strict=True):
             channel = output[number]
             axis.imshow(channel, cmap="gray", vmin=min(0, float(output.min())), vmax=float(output.max()))
             axis.set_title(f"map {number + 1}", fontsize=8)
         size = " × ".join(str(size) for size in output.shape)
-        row[0].set_title(f"{title}: {size}. The brighter, the larger the number\n", fontsize=9, loc="left")
+        zeros = float((output == 0).double().mean())
+        limits = f"numbers from {output.min():.1f} (dark) to {output.max():.1f} (bright), {zeros:.0%} zeros"
+        row[0].set_title(f"{title}: {size}\n{limits}\n", fontsize=9, loc="left")
+    _note(figure, f"the {len(chosen)} maps of {len(last)} whose numbers differ most")
     zeros = ", ".join(f"{title} {float((output == 0).double().mean()):.0%}" for title, output in outputs.items())
     return figure, (
         f"The {len(chosen)} most active maps of one image, numbers {', '.join(str(number + 1) for number in chosen)}; "
@@ -374,21 +391,21 @@ def _outputs(model, image, layers):
     return outputs
 
 
-def scores(logits, classes, truth):
-    """The scores (classes,) that one image gets, and what softmax makes of them."""
+def scores(image, logits, classes, truth):
+    """A uint8 image (C, H, W), the scores (classes,) that it gets, and what softmax makes of them."""
     probabilities = logits.softmax(dim=0).cpu()
-    figure = Figure(figsize=(7, 2.6), layout="constrained")
-    for axes, values, name in zip(
-        figure.subplots(1, 2), (logits.cpu(), probabilities), ("score", "probability"), strict=True
-    ):
+    figure = Figure(figsize=(8, 2.6), layout="constrained")
+    picture, *charts = figure.subplots(1, 3, width_ratios=[1, 1.6, 1.6])
+    _draw(picture, image)
+    picture.set_title(f"truth: {truth}", fontsize=10)
+    picture.axis("off")
+    for axes, values, name in zip(charts, (logits.cpu(), probabilities), ("score", "probability"), strict=True):
         axes.bar(classes, values)
         axes.axhline(0, color="black", linewidth=0.8)
         axes.set(xlabel="class", ylabel=name)
-    winner = int(probabilities.argmax())
-    return figure, (
-        f"Scores and probabilities of the classes for one image that shows {truth}: {classes[winner]} wins with "
-        f"{float(probabilities[winner]):.1%}."
-    )
+    order = probabilities.argsort(descending=True).tolist()
+    first, second = (f"{classes[number]} {float(probabilities[number]):.1%}" for number in order[:2])
+    return figure, f"Scores and probabilities of the classes for one image that shows {truth}: {first}, {second}."
 
 
 def heat_map_rows(split, chosen, logits, classes, maps):
