@@ -6,8 +6,8 @@
     python benchmarks/speed.py digits    # a try in a minute; shown, not kept
     python benchmarks/speed.py page      # measures nothing: the pages and the plot, from speed.json
 
-Except for digits, results are added to speed.json. Every training is a process of its own, and the loops take turns. The
-optional package pytorch-lightning is measured if it is installed.
+Results are added to speed.json, those of digits excepted. Every training is a process of its own, and the loops take
+turns. The optional package pytorch-lightning is measured if it is installed.
 """
 
 import argparse

@@ -113,7 +113,7 @@ def difference(before_name, before, after_name, after, effect):
     for name, value in lists.items():
         given(name, value)
         require(isinstance(value, list | tuple), f"`{name}` must be a list of accuracies; it is {describe(value)}.")
-        require(len(value) >= 5, f"`{name}` has {len(value)}: few runs say little about the noise, take five or more.")
+        require(len(value) >= 5, f"`{name}` has {len(value)}: few runs say little about the noise; take five or more.")
         fits = all(0 <= accuracy <= 1 for accuracy in numbers(name, value, len(value)))
         require(fits, f"`{name}` must have accuracies from 0 to 1.")
     require(list(before) != list(after), f"`{before_name}` and `{after_name}` are the same numbers.")

@@ -17,7 +17,7 @@ from course import notebooks
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "s99"], "'s99' names 0 sessions, it must name one of s0"),
+        (["run", "s99"], "'s99' names 0 sessions; it must name one of s0"),
         (["run", "s06", "-p", "epoch", "3"], "There is no parameter epoch"),
         (["run", "s06", "-p", "epochs", "three"], "epochs must be an integer, not 'three'"),
         (["run", "s06", "-p", "lr", "nan"], "lr must be from 0 to 10, not nan"),

@@ -166,8 +166,8 @@ def test_a_file_of_weights_has_the_parameters_of_its_networks(tmp_path):
     save_file({**own, "step 1/0.weight": torch.zeros(3)}, path)
     evidence.check_weights(path, record)
     for tensors, message in (
-        ({**own, "2.weight": torch.zeros(1)}, "its network has 7 parameters, the record says 6"),
-        ({**own, "step 1/0.weight": torch.zeros(4)}, "the network 'step 1' has 4 parameters, the record says 3"),
+        ({**own, "2.weight": torch.zeros(1)}, "its network has 7 parameters, but the record says 6"),
+        ({**own, "step 1/0.weight": torch.zeros(4)}, "the network 'step 1' has 4 parameters, but the record says 3"),
     ):
         save_file(tensors, path)
         with pytest.raises(PublishError, match=message):

@@ -111,7 +111,7 @@ def test_an_altered_record_is_refused(mine):
     change(runs_of(mine)[0], alter)
     process = mine("publish", *runs_of(mine))
     assert process.returncode == 1
-    assert "A-seed-0.ipynb: the record was changed after the run: its checksum is another one." in process.stderr_text
+    assert "A-seed-0.ipynb: the record was changed after the run: its checksum does not match." in process.stderr_text
     runs_of(mine)[0].write_text(original)
     for path in runs_of(mine):
         change_record(path, lambda record: record["params"].update(target=0.4))
@@ -296,7 +296,7 @@ REFUSED = [
     ),
     (swap_history, "variant A, seed 0 and variant A, seed 1 have the same history: one run was given as two"),
     (swap_weights, "variant A, seed 0 and variant A, seed 1 have the same weights: one run was given as two"),
-    (run_other_code, "was executed from other code than session.ipynb"),
+    (run_other_code, "was executed from code other than today's session.ipynb"),
     (remove_record, "has no record: it was not executed to its end"),
     (
         lambda course: change_record(runs_of(course)[1], lambda record: record.update(seed=0)),
@@ -304,11 +304,11 @@ REFUSED = [
     ),
     (
         lambda course: change_record(runs_of(course)[0], lambda record: record.update(schema=0)),
-        "of another form",
+        "has a malformed record",
     ),
     (
         lambda course: change_record(runs_of(course)[0], lambda record: record.pop("history")),
-        "of another form",
+        "has a malformed record",
     ),
     (
         lambda course: change_record(runs_of(course)[0], lambda record: record.update(profile="quick")),
@@ -338,7 +338,7 @@ REFUSED = [
     (lambda course: runs_of(course)[0].write_text("no json"), "is not a readable notebook"),
     (
         lambda course: runs_of(course)[0].with_suffix(".safetensors").unlink(),
-        "safetensors is not there or not the file",
+        "safetensors is missing or not the file",
     ),
     (
         lambda course: runs_of(course)[0].with_suffix(".safetensors").write_bytes(b"x"),
@@ -361,9 +361,9 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(mine, spoil, reason
 @pytest.mark.parametrize(
     ("folder", "reason"),
     [
-        (".", "README.md is not that of a published page of s99_test: choose another folder"),
-        ("sessions", "choose a folder outside of sessions/"),
-        ("sessions/s06_under_10k", "choose a folder outside of sessions/"),
+        (".", "README.md does not belong to a published page of s99_test: choose another folder"),
+        ("sessions", "choose a folder outside sessions/"),
+        ("sessions/s06_under_10k", "choose a folder outside sessions/"),
     ],
 )
 def test_a_page_takes_the_place_of_nothing_else(mine, folder, reason):
@@ -383,17 +383,23 @@ def make_page_of_another_session(folder, course):
 @pytest.mark.parametrize(
     ("prepare", "reason"),
     [
-        (lambda folder, course: (folder / "results.json").write_text("[]"), "results.json is not that of a published"),
+        (
+            lambda folder, course: (folder / "results.json").write_text("[]"),
+            "results.json does not belong to a published",
+        ),
         (
             lambda folder, course: (folder / "results.json").write_text("mine"),
-            "results.json is not that of a published",
+            "results.json does not belong to a published",
         ),
-        (lambda folder, course: (folder / "executed.ipynb").write_text("mine"), "executed.ipynb is not that of"),
-        (lambda folder, course: (folder / "weights.safetensors").write_text("mine"), "weights.safetensors is not that"),
-        (lambda folder, course: (folder / "weights").mkdir(), "weights is not that of a published page"),
+        (lambda folder, course: (folder / "executed.ipynb").write_text("mine"), "executed.ipynb does not belong to"),
+        (
+            lambda folder, course: (folder / "weights.safetensors").write_text("mine"),
+            "weights.safetensors does not belong",
+        ),
+        (lambda folder, course: (folder / "weights").mkdir(), "weights does not belong to a published page"),
         (lambda folder, course: (folder / "images").symlink_to("/"), "images is a symbolic link"),
         (lambda folder, course: (folder / "README.md").symlink_to("nowhere"), "README.md is a symbolic link"),
-        (make_page_of_another_session, "README.md is not that of a published page of s99_test"),
+        (make_page_of_another_session, "README.md does not belong to a published page of s99_test"),
     ],
 )
 def test_files_of_others_are_neither_replaced_nor_deleted(mine, prepare, reason):
@@ -422,7 +428,7 @@ def test_a_page_elsewhere_is_replaced_and_what_others_put_beside_it_stays(mine):
 def test_an_empty_name_is_not_the_present_folder(mine):
     process = mine("publish", *runs_of(mine), "--to", "")
     assert process.returncode == 2
-    assert "--to: give a name; the present folder is ." in process.stderr_text
+    assert "--to: give a name; the current folder is ." in process.stderr_text
     process = mine("compare", "s06:A", "s06:B", "--plot", "")
     assert process.returncode == 2
     assert "--plot: give a name" in process.stderr_text
@@ -480,7 +486,7 @@ def test_the_weights_of_every_run_are_published(mine):
     assert mine("publish", *runs_of(mine)).returncode == 0
     assert [path.name for path in kept.parent.iterdir()] == [kept.name]
     other.unlink()
-    assert "A-seed-1.safetensors is not there or not the file" in mine("publish", *runs_of(mine)).stderr_text
+    assert "A-seed-1.safetensors is missing or not the file" in mine("publish", *runs_of(mine)).stderr_text
 
 
 def test_large_weights_are_not_committed_and_the_page_says_where_they_are(mine):
@@ -623,7 +629,7 @@ def test_an_image_that_is_no_png_is_refused(session):
     for content in (b"<script>alert(1)</script>", base64.b64decode(PIXEL)[:-20], b"GIF89a"):
         data = {"image/png": base64.b64encode(content).decode()}
         output = new_output("display_data", data=data, metadata={"filename": "x.png"})
-        with pytest.raises(PublishError, match=r"'x\.png' is no PNG"):
+        with pytest.raises(PublishError, match=r"'x\.png' is not a PNG"):
             session.publish(small_notebook(outputs=[output], record=session.record))
 
 
@@ -633,7 +639,7 @@ def test_an_image_that_is_no_png_is_refused(session):
 def test_what_does_not_show_is_refused(session, text):
     """Marks that turn the direction of a text, and characters that control a terminal."""
     output = new_output("display_data", data={"text/markdown": text, "text/plain": "x"})
-    with pytest.raises(PublishError, match="which does not show: take it out"):
+    with pytest.raises(PublishError, match="which is invisible: take it out"):
         session.publish(small_notebook(outputs=[output], record=session.record))
 
 
@@ -715,6 +721,6 @@ def test_a_pickle_is_not_published_as_weights(session):
     good = path.read_bytes()
     path.write_bytes(pickle.dumps(Bomb(session.root / "outside")))
     record = replaced(session.record, ("weights", "sha256"), publish.hash_file(path))
-    with pytest.raises(PublishError, match="is no safetensors file"):
+    with pytest.raises(PublishError, match="is not a safetensors file"):
         session.publish(small_notebook(record=record))
     path.write_bytes(good)

@@ -138,7 +138,7 @@ def test_a_zip_that_holds_anything_else_is_refused(course, tmp_path, name):
         archive.writestr(name, "evil")
     process = course("publish", tmp_path / "runs.zip", "--to", tmp_path / "pages")
     assert process.returncode == 1
-    assert f"is no zip of run_all.ipynb: it holds {name!r}" in process.stderr_text
+    assert f"is not a zip of run_all.ipynb: it holds {name!r}" in process.stderr_text
     assert [path.name for path in tmp_path.iterdir()] == ["runs.zip"]
 
 
