@@ -190,7 +190,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_result(own_course,
     resumed = own_course(*QUICK_RUN)
     assert resumed.returncode == 0, resumed.stderr_text
     log = (own_course.root / "logs" / "quick" / "s06_under_10k" / f"{NAME}.log").read_text()
-    assert "Going on after epoch" in log
+    assert "Resuming after epoch" in log
     one, two = (
         notebooks.read_record(nbformat.read(course.root / folder / f"{NAME}.ipynb", 4), NAME)
         for course in (own_course, quick_run[0])

@@ -190,7 +190,7 @@ def test_killed_twice_it_ends_with_the_same_bits(tmp_path, kind):
         assert not (tmp_path / "killed.pt").exists()
     last, printed = start(kind, tmp_path, "killed")
     lines = [printed.recv()]
-    while "Going on after epoch" not in lines[-1]:
+    while "Resuming after epoch" not in lines[-1]:
         lines.append(printed.recv())
     assert len(lines) > 4, "the epochs of the checkpoint are printed again"
     assert all(line.startswith(f"Epoch {number:2d}") for number, line in enumerate(lines[:-1], 1))
@@ -212,7 +212,7 @@ def test_a_finished_checkpoint_gives_its_result_again(digits, tmp_path):
 
     (first, model, lines), (again, same, printed) = run(), run()
     assert lines == first.log
-    assert printed == [*first.log, "Going on after epoch 2 of 2, from the checkpoint c"]
+    assert printed == [*first.log, "Resuming after epoch 2 of 2, from the checkpoint c"]
     assert first.epochs == again.epochs
     assert first.seconds == again.seconds
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), same.parameters(), strict=True))
@@ -281,7 +281,7 @@ def test_a_kill_while_the_checkpoint_is_written_leaves_the_old_one(digits, tmp_p
     lines = []
     history = train.fit(*parts(digits), epochs=3, checkpoint=tmp_path / "c", log=lines.append)
     assert lines[0].rsplit("  ", 1)[0] == unbroken.log[0].rsplit("  ", 1)[0]  # all but the seconds
-    assert lines[1] == "Going on after epoch 1 of 3, from the checkpoint c"
+    assert lines[1] == "Resuming after epoch 1 of 3, from the checkpoint c"
     assert lines[2:] == history.log[1:]
     assert history.epochs == unbroken.epochs
 
