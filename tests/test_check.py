@@ -25,12 +25,12 @@ SESSION = "s06_under_10k"
 HOME = "/" + "home/me"  # in two parts, because this file is looked at too
 
 
-def test_all_that_is_committed_fits_together():
+def test_everything_committed_fits_together():
     assert list(check()) == []
 
 
 def test_the_readmes_tell_the_speed_that_was_measured(own_course):
-    """Their sections and the plot are made from benchmarks/speed.json, and nobody has edited them."""
+    """Their sections and the plot are made from benchmarks/speed.json and not edited by hand."""
     readmes = [own_course.root / "README.md", own_course.root / "benchmarks" / "README.md"]
     plot = own_course.root / "images" / "speed.png"
     texts = [readme.read_text(encoding="utf-8") for readme in readmes]
@@ -57,7 +57,7 @@ def one_session(tmp_path_factory):
 
 @pytest.fixture
 def mine(one_session, tmp_path):
-    """A copy of that, to be spoilt."""
+    """A copy of that, to be damaged."""
     return Course(tmp_path / "course", one_session)
 
 
@@ -108,14 +108,14 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("spoil", "message"), FAULTS)
-def test_what_does_not_fit_is_found(mine, spoil, message):
+def test_each_inconsistency_is_found(mine, spoil, message):
     spoil(mine.root)
     process = mine("check")
     assert process.returncode == 1
     assert message in process.stdout_text
 
 
-def test_nothing_is_found_where_all_is_well(mine):
+def test_a_consistent_course_has_no_problems(mine):
     process = mine("check")
     assert process.returncode == 0, process.stdout_text
     assert "everything fits together" in process.stdout_text
@@ -145,7 +145,7 @@ def trained(tmp_path_factory, digits):
 
 
 def write_accuracy(folder, accuracy, **values):
-    """Let the record say that another accuracy was reached, wherever it says so."""
+    """Put another accuracy into the record, wherever it has one."""
     record = json.loads((folder / "results.json").read_text())[0]
     record["history"][-1]["test_accuracy"] = record["metrics"]["test_accuracy"] = accuracy
     (folder / "results.json").write_text(json.dumps([record | values]))
@@ -157,7 +157,7 @@ def test_weights_are_verified(trained):
     assert f"test accuracy {right} of 360, in the record {right}" in verify.verify(read_session(trained), "cpu")
 
 
-def test_weights_that_do_something_else_are_found(trained, tmp_path):
+def test_weights_that_contradict_the_record_are_found(trained, tmp_path):
     folder = shutil.copytree(trained, tmp_path / SESSION)
     weights = load_file(folder / "weights.safetensors")
     last = list(weights)[-1]
@@ -196,7 +196,7 @@ def test_the_number_that_the_page_shows_is_verified(trained, tmp_path):
 
 
 def test_the_weights_of_every_run_are_verified(trained, tmp_path):
-    """The others lie in weights/. One that judges three images otherwise is found on the same machine."""
+    """The others are in weights/. Even three images classified differently are found on the same machine."""
     folder = shutil.copytree(trained, tmp_path / SESSION)
     record = json.loads((folder / "results.json").read_text())[0]
     first = load_file(folder / "weights.safetensors")
@@ -228,8 +228,8 @@ def test_the_weights_of_every_run_are_verified(trained, tmp_path):
         verify.verify(read_session(folder), "cpu")
 
 
-def test_weights_in_half_precision_are_verified_as_they_are_stored(trained, tmp_path):
-    """The record says how many images they judge rightly, and how many otherwise than the network did before."""
+def test_weights_in_half_precision_are_verified_as_stored(trained, tmp_path):
+    """The record says how many images they get right, and how many answers differ from the network's before."""
     folder = shutil.copytree(trained, tmp_path / SESSION)
     record = json.loads((folder / "results.json").read_text())[0]
     rough = {
@@ -259,7 +259,7 @@ def test_weights_in_half_precision_are_verified_as_they_are_stored(trained, tmp_
             assert f"test accuracy {right} of 360, in the record {right}" in verify.verify(read_session(folder), "cpu")
 
 
-def test_other_data_or_no_weights_cannot_be_verified(trained, tmp_path):
+def test_verifying_needs_the_same_data_and_the_weights(trained, tmp_path):
     folder = shutil.copytree(trained, tmp_path / SESSION)
     record = json.loads((folder / "results.json").read_text())[0]
     record["dataset"]["sha256"] = "0"
@@ -272,7 +272,7 @@ def test_other_data_or_no_weights_cannot_be_verified(trained, tmp_path):
 
 
 def test_every_session_with_weights_can_be_verified():
-    """Its session.yaml names a network that the weights fit, and calls it with parameters that its runs have."""
+    """Its session.yaml names a network that fits the weights, and calls it with parameters of its runs."""
     with_weights = [session for session in all_sessions() if (session.folder / "weights.safetensors").exists()]
     assert with_weights
     for session in with_weights:
@@ -295,12 +295,12 @@ def test_two_sets_of_runs_are_compared(course, tmp_path):
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# Hostile input: weights of another form
+# Hostile input: malformed weights
 
 
 @pytest.fixture
 def weights(tmp_path, monkeypatch):
-    """The committed weights of session 6, in a folder of their own; data need not be there."""
+    """The committed weights of session 6, in a folder of their own; no data are needed."""
     source = ROOT / "sessions" / "s06_under_10k"
     target = tmp_path / "s06_under_10k"
     target.mkdir()
@@ -334,7 +334,7 @@ def drop_a_layer(path):
         lambda path: torch.save(Bomb(path.parent / "outside"), path),
     ],
 )
-def test_weights_of_another_form_are_refused_and_run_no_code(weights, spoil):
+def test_malformed_weights_are_refused_and_run_no_code(weights, spoil):
     spoil(weights)
     with pytest.raises(PublishError, match="does not fit this network") as error:
         verify.verify(read_session(weights.parent), "cpu")
