@@ -143,7 +143,7 @@ def test_an_impatient_user_leaves_no_kernel_behind(own_course):
     _, error = process.communicate(timeout=60)
     assert process.returncode == 1
     assert error.count("\n") == 1
-    assert "stopped; the same command goes on" in error
+    assert "stopped; the same command resumes" in error
     assert not alive(kernel)
     assert not (own_course.root / "runs" / "full" / SESSION / "A-seed-0.ipynb").exists()
 

@@ -286,13 +286,13 @@ REFUSED = [
     ),
     (
         record_of(1, history=[{"epoch": 1, "test_accuracy": 0.9}]),
-        "test_accuracy is 0.6, at the end of its history 0.9",
+        "test_accuracy is 0.6, but 0.9 at the end of its history",
     ),
     (record_of(1, metrics={"test_accuracy": 0.6, "parameters": 7}), "the runs of A differ in parameters: 6, 7"),
     (record_of(1, history=[{"epoch": 2, "test_accuracy": 0.6}]), "does not have the epochs 1 to 1"),
     (
         lambda course: change_record(runs_of(course)[1], alter_accuracy),
-        "the record says that test_accuracy is 90.00%, no cell shows it",
+        "the record says that test_accuracy is 90.00%, but no cell shows it",
     ),
     (swap_history, "variant A, seed 0 and variant A, seed 1 have the same history: one run was given as two"),
     (swap_weights, "variant A, seed 0 and variant A, seed 1 have the same weights: one run was given as two"),

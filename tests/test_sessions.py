@@ -117,7 +117,7 @@ def test_the_requirements_name_the_packages_of_the_course():
 @each_published
 def test_results_are_strict_json(session):
     def refuse(name):
-        pytest.fail(f"{name} is no JSON")
+        pytest.fail(f"{name} is not JSON")
 
     json.loads((session.folder / "results.json").read_text(encoding="utf-8"), parse_constant=refuse)
 
