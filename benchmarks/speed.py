@@ -6,8 +6,8 @@
     python benchmarks/speed.py digits    # a try in a minute; shown, not kept
     python benchmarks/speed.py page      # measures nothing: the pages and the plot, from speed.json
 
-The others are kept in speed.json, beside what it holds already. Every training is a process of its own, and the loops
-take turns. The optional package pytorch-lightning is measured where it is installed.
+Results are added to speed.json, those of digits excepted. Every training is a process of its own, and the loops take
+turns. The optional package pytorch-lightning is measured if it is installed.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def main():
     elif options.what in TASKS:
         for measured in measure_loops(options):
             results["tasks"][options.what] = measured
-            save(results)  # after each round: when it is stopped, the rounds before are kept
+            save(results)  # after each round: if it is stopped, earlier rounds are kept
     if not results["tasks"]:
         sys.exit("No loop was measured yet.")
     write_page(results)
@@ -68,7 +68,7 @@ def measure_loops(options):
             arguments = {"loop": loop, "task": task, "seed": seed, "epochs": epochs, "threads": options.threads}
             runs.append(run("loops.py", {**arguments, "spawned": time.time()}))
             train = sum(row["train"] for row in runs[-1]["epochs"]) / epochs
-            print(f"{task}, {loop}, seed {seed}: {train:.1f} s an epoch, {runs[-1]['accuracy']:.2%}", flush=True)
+            print(f"{task}, {loop}, seed {seed}: {train:.1f} s per epoch, {runs[-1]['accuracy']:.2%}", flush=True)
         yield {"machine": {**machine, "load after": load()}, "runs": runs}
 
 
@@ -90,7 +90,7 @@ def run(script, arguments):
 
 
 def describe_machine(threads):
-    """Processor, its cores that may be used, versions and load; says so where something else is running."""
+    """Processor, usable cores, versions and load; warns if something else is running."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]

@@ -11,7 +11,7 @@ from course.index import between
 RESULTS = Path(__file__).with_name("speed.json")
 PLOT = ROOT / "images" / "speed.png"
 NAMES = {
-    "example": "loop of PyTorch's example (no workers)",
+    "example": "PyTorch's example loop (no workers)",
     "workers": "usual loop (2 workers)",
     "lightning": "PyTorch Lightning (2 workers)",
     "ours": "this course",
@@ -19,7 +19,7 @@ NAMES = {
 
 
 def write_page(results):
-    """Write the plot, and what stands between <!-- speed --> and <!-- /speed --> in both READMEs."""
+    """Write the plot, and the text between <!-- speed --> and <!-- /speed --> in both READMEs."""
     figure, alt = plot(results)
     figure.savefig(PLOT, dpi=100, facecolor="white", metadata={"Description": alt})
     picture = f"![{alt}]({{}}images/{PLOT.name})"
@@ -39,14 +39,14 @@ def summary(results):
         ratios = [median(runs, "train") / ours for runs in loops.values()]
         texts.append(f"{min(ratios):.1f} to {max(ratios):.1f} times as long on {task['runs'][0]['dataset']}")
     return (
-        "The usual training loops (that of PyTorch's example, one with workers, PyTorch Lightning) need "
-        f"{' and '.join(texts)} for an epoch as the course's. [`benchmarks/README.md`](benchmarks/README.md) has all "
-        "figures, and how they were measured."
+        "For an epoch, the usual training loops (PyTorch's example, one with workers, PyTorch Lightning) take "
+        f"{' and '.join(texts)} as the course's. [`benchmarks/README.md`](benchmarks/README.md) has all figures, and "
+        "how they were measured."
     )
 
 
 def seconds_of(run, phase):
-    """Mean seconds an epoch of a training: "train", of it "data" and "step", or "eval"."""
+    """Mean seconds per epoch of a training: "train", its parts "data" and "step", or "eval"."""
     rows = run["epochs"]
     value = {"step": lambda row: row["train"] - row["data"]}.get(phase, lambda row: row[phase])
     return statistics.mean(value(row) for row in rows)
@@ -59,7 +59,7 @@ def by_loop(task):
 
 
 def spread(values, form="{:.1f}"):
-    """Median and range as a text; says how many trainings have no such value."""
+    """Median and range as a text, or how many trainings have no such value."""
     if None in values:
         return f"not reached by {values.count(None)} of {len(values)}"
     texts = [form.format(value) for value in (statistics.median(values), min(values), max(values))]
@@ -72,9 +72,9 @@ def table(results):
     for task in results["tasks"].values():
         first, loops = task["runs"][0], by_loop(task)
         several = len(first["epochs"]) > 1  # after a single epoch nobody asks when the target was reached
-        columns = ["loop", "training an epoch, s", "of it data, s", "evaluation an epoch, s"]
+        columns = ["loop", "training per epoch, s", "of which data, s", "evaluation per epoch, s"]
         columns += [f"training to {first['target']:.1%}, s"] if several else []
-        columns += ["accuracy", "memory, MiB", "outside of epochs, s"]
+        columns += ["accuracy", "memory, MiB", "outside epochs, s"]
         lines += [
             f"**{first['dataset']}**, epochs: {len(first['epochs'])}, {first['device']}, {describe(task['machine'])}. "
             f"Median and range of {len(loops[NAMES['ours']])} trainings:",
@@ -92,7 +92,7 @@ def table(results):
             lines.append(f"| {name} | {' | '.join(cells)} |")
         ours = median(loops[NAMES["ours"]], "train")
         ratios = [f"{name} {median(runs, 'train') / ours:.2f}" for name, runs in loops.items()]
-        lines += ["", f"Training in multiples of this course's time: {', '.join(ratios)}.", ""]
+        lines += ["", f"Training time relative to this course: {', '.join(ratios)}.", ""]
     if results["parts"]:
         lines += [f"**Smaller measurements**, {describe(results['parts']['machine'])}:", ""]
         for part, seconds in results["parts"]["seconds"].items():
@@ -101,7 +101,7 @@ def table(results):
 
 
 def median(runs, phase):
-    """Median over trainings of their seconds an epoch."""
+    """Median over trainings of their seconds per epoch."""
     return statistics.median(seconds_of(run, phase) for run in runs)
 
 
@@ -114,7 +114,7 @@ def describe(machine):
 
 
 def plot(results):
-    """Seconds an epoch of each loop, as bars of data, step and evaluation; and the same in words."""
+    """Seconds per epoch of each loop, as bars of data, step and evaluation; and the same in words."""
     tasks = list(results["tasks"].values())
     figure = Figure(figsize=(9, 2.5 * len(tasks)), layout="constrained")
     words = []
@@ -125,8 +125,8 @@ def plot(results):
             width = [median(runs, phase) for runs in groups.values()]
             axes.barh(list(groups), width, left=left, label=label)
             left = [start + length for start, length in zip(left, width, strict=True)]
-        axes.set(title=dataset, xlabel="seconds an epoch (medians)")
+        axes.set(title=dataset, xlabel="seconds per epoch (medians)")
         axes.invert_yaxis()
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))  # beside the bars
         words.append(f"{dataset}: " + ", ".join(f"{n} {s:.1f}" for n, s in zip(groups, left, strict=True)))
-    return figure, "Seconds an epoch. " + "; ".join(words) + "."
+    return figure, "Seconds per epoch. " + "; ".join(words) + "."

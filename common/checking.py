@@ -1,4 +1,4 @@
-"""What the checks of the exercises have in common: sentences that help instead of stack traces."""
+"""What the checks of the exercises share: helpful sentences instead of stack traces."""
 
 import linecache
 import math
@@ -9,8 +9,8 @@ import torch
 from common import compare
 
 
-class NotYet(Exception):  # noqa: N818  an answer that is not right yet is no error
-    """An exercise is not solved yet. The message is a sentence that helps; a notebook shows it and no stack trace."""
+class NotYet(Exception):  # noqa: N818  an answer that is not right yet is not an error
+    """An exercise is not solved yet. The message is a sentence that helps; a notebook shows only this sentence."""
 
     def _render_traceback_(self):
         """What IPython shows, as a list of lines."""
@@ -24,12 +24,12 @@ def require(condition, sentence):
 
 
 def given(name, value):
-    """Raise NotYet where the learner has not answered yet."""
+    """Raise NotYet if the learner has not answered yet."""
     require(value is not None and value is not ..., f"there is nothing yet in `{name}`: put your answer in.")
 
 
 def number(name, value):
-    """The answer `value` as a float; raises NotYet if it is no finite number."""
+    """The answer `value` as a float; raises NotYet if it is not a finite number."""
     given(name, value)
     if isinstance(value, torch.Tensor) and value.numel() == 1:
         value = value.item()
@@ -52,7 +52,7 @@ def numbers(name, value, count):
 
 
 def choice(name, value, words):
-    """The answer `value`; raises NotYet if it is none of these words."""
+    """The answer `value`; raises NotYet if it is not one of these words."""
     given(name, value)
     known = isinstance(value, str) and value in words
     require(known, f"`{name}` must be {' or '.join(repr(word) for word in words)}; it is {describe(value)}.")
@@ -60,7 +60,7 @@ def choice(name, value, words):
 
 
 def tensor(name, value, shape):
-    """The answer `value`; raises NotYet if it is no tensor of this shape with finite numbers."""
+    """The answer `value`; raises NotYet if it is not a tensor of this shape with finite numbers."""
     given(name, value)
     fits = isinstance(value, torch.Tensor) and value.shape == torch.Size(shape)
     require(fits, f"`{name}` must be a tensor of shape {tuple(shape)}; it is {describe(value)}.")
@@ -69,14 +69,14 @@ def tensor(name, value, shape):
 
 
 def call(name, function, *arguments):
-    """What the learner's function gives; raises NotYet where it is none, stops with an error or gives nothing."""
+    """What the learner's function returns; raises NotYet if it is not a function, fails or returns nothing."""
     given(name, function)
     require(callable(function), f"`{name}` must be a function; it is {describe(function)}.")
     try:
         value = function(*arguments)
     except Exception as error:
         raise NotYet(f"`{name}` {_stopped(function, error)}") from None
-    require(value is not None, f"`{name}` gives nothing yet: write it, and do not forget `return`.")
+    require(value is not None, f"`{name}` returns nothing yet: write it, and do not forget `return`.")
     return value
 
 
@@ -92,7 +92,7 @@ def _stopped(function, error):
 
 
 def describe(value):
-    """What an answer is, in a few words: a short one itself, a tensor by its shape, anything else by its type."""
+    """An answer in a few words: a short one itself, a tensor by its shape, anything else by its type."""
     if isinstance(value, torch.Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
     if isinstance(value, list | tuple) and len(value) > 10:
@@ -102,18 +102,18 @@ def describe(value):
 
 
 def experiment(points, before_name, before, after_name, after, effect):
-    """What came of a prediction of `points`, in words; the rest is what difference() takes."""
+    """How a prediction of `points` turned out, in words; the other arguments are those of difference()."""
     given("prediction", points)
     return prediction(points, difference(before_name, before, after_name, after, effect))
 
 
 def difference(before_name, before, after_name, after, effect):
-    """The compare.Difference of two lists of accuracies, at least five seeds each; NotYet if `effect` is not it."""
+    """The compare.Difference of two lists of accuracies, five seeds or more each; NotYet if `effect` is another."""
     lists = {before_name: before, after_name: after}
     for name, value in lists.items():
         given(name, value)
         require(isinstance(value, list | tuple), f"`{name}` must be a list of accuracies; it is {describe(value)}.")
-        require(len(value) >= 5, f"`{name}` has {len(value)}: few runs say little about the noise, take five or more.")
+        require(len(value) >= 5, f"`{name}` has {len(value)}: few runs say little about the noise; take five or more.")
         fits = all(0 <= accuracy <= 1 for accuracy in numbers(name, value, len(value)))
         require(fits, f"`{name}` must have accuracies from 0 to 1.")
     require(list(before) != list(after), f"`{before_name}` and `{after_name}` are the same numbers.")
@@ -125,7 +125,7 @@ def difference(before_name, before, after_name, after, effect):
 
 
 def prediction(points, effect):
-    """What came of the predicted difference `points`, in percentage points; NotYet if it is no such number."""
+    """How the predicted difference `points`, in percentage points, turned out; NotYet if it is no such number."""
     points = number("prediction", points)
     require(-100 <= points <= 100, "`prediction` must be in percentage points, from -100 to 100.")
     outcome = "inside" if effect.low <= points <= effect.high else "outside"
@@ -133,7 +133,7 @@ def prediction(points, effect):
 
 
 def verdict(effect, said):
-    """Raise NotYet unless `said`, "better", "worse" or "cannot tell", is what the Difference `effect` allows to say."""
+    """Raise NotYet unless `said`, "better", "worse" or "cannot tell", follows from the Difference `effect`."""
     nothing = said is None or said is ...
     what = "what does the interval allow to say?"
     require(not nothing, f"you measured {effect}. There is nothing yet in `verdict`: {what}")

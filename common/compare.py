@@ -23,7 +23,7 @@ class Difference:
 def difference(before, after):
     """Mean of `after` minus mean of `before`, accuracies as fractions, two runs or more each.
 
-    The interval is Welch's (1947), which does not assume that both sets spread alike. Raises ValueError for one run.
+    The interval is Welch's (1947), which does not assume equal spreads. Raises ValueError for a single run.
     """
     from scipy.stats import ttest_ind  # here, because it takes a second
 
@@ -32,7 +32,7 @@ def difference(before, after):
     before, after = ([100 * accuracy for accuracy in accuracies] for accuracies in (before, after))
     points = sum(after) / len(after) - sum(before) / len(before)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of runs that hardly differ: their interval is narrow, no more
+        warnings.simplefilter("ignore", RuntimeWarning)  # of runs that hardly differ: their interval is just narrow
         interval = ttest_ind(after, before, equal_var=False).confidence_interval(0.95)
     low, high = (points if math.isnan(end) else float(end) for end in interval)  # no spread at all: no interval
     return Difference(points, low, high)

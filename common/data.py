@@ -49,8 +49,8 @@ class Dataset:
 def load(name, root=""):
     """Read the data set `name`: "mnist", "cifar10", "digits" or "folder:PATH" with train/<class>/* and test/<class>/*.
 
-    `root` is the folder of the data sets: by default that of the environment variable COURSE_DATA, else data/ beside
-    common/. What is there already is not downloaded. Raises DataError, a sentence that says what to do.
+    `root` is the folder of the data sets: by default that in the environment variable COURSE_DATA, else data/ beside
+    common/. What is already there is not downloaded. Raises DataError, a sentence that says what to do.
     """
     root = Path(root or os.environ.get("COURSE_DATA") or ROOT / "data")
     if name.startswith("folder:"):
@@ -76,19 +76,19 @@ def with_splits(dataset, train, test, classes):
 
 
 def _check_labels(train, test, classes):
-    """Raise DataError unless there are images in both splits, each with a label that is the number of a class."""
+    """Raise DataError unless both splits have images, each with a label that is the number of a class."""
     for name, (images, labels) in (("training", train), ("test", test)):
         if not len(images) == len(labels) > 0:
             raise DataError(f"There are {len(images)} {name} images with {len(labels)} labels; each must have its own.")
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= len(classes):
-            raise DataError(f"Labels of {name} images are from {low} to {high}, there are {len(classes)} classes.")
+            raise DataError(f"Labels of {name} images are from {low} to {high}; there are {len(classes)} classes.")
 
 
 def zero_one_or_neither(dataset, classes=3):
-    """Digits as the task of session 5: class 0 is neither, 1 the digit 0, 2 the digit 1.
+    """Digits for the task of session 5: class 0 is neither, 1 the digit 0, 2 the digit 1.
 
-    With 2 classes there are only zeros, class 0, and ones.
+    With 2 classes there are only zeros, class 0, and ones, class 1.
     """
     names = {3: ("neither", "zero", "one"), 2: ("zero", "one")}[classes]
     splits = []
@@ -108,7 +108,7 @@ def normalise(dataset, images):
 
 
 def _dataset(name, train, test, classes, sha256):
-    """Put a data set together; the pixel statistics are those of its training images."""
+    """Make a Dataset, with the pixel statistics of its training images."""
     _check_labels(train, test, classes)
     pixels = train.images.transpose(0, 1).flatten(1)  # (C, N * H * W)
     histogram = torch.stack([torch.bincount(channel, minlength=256) for channel in pixels]).double()  # (C, 256)
@@ -123,7 +123,7 @@ def _dataset(name, train, test, classes, sha256):
 
 def _load_digits(root):
     """Scikit-learn's 1,797 handwritten digits, which need no download, enlarged to look like MNIST's."""
-    # Its file, because importing scikit-learn takes as long as training on these digits.
+    # From its file, because importing scikit-learn takes as long as training on these digits.
     try:
         path = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
         table = torch.from_numpy(np.loadtxt(path, dtype=np.uint8, delimiter=","))  # (N, 65), the label comes last
@@ -171,12 +171,12 @@ def _load_folder(folder):
 
 @dataclass(frozen=True)
 class Augment:
-    """Random changes, drawn anew for each image; what comes in from outside the image is black."""
+    """Random changes, drawn anew for each image; pixels from outside the image are black."""
 
-    rotate: float = 0.0  # degrees, up to this to either side
-    shift: float = 0.0  # pixels, up to this in x and in y
-    scale: float = 0.0  # fraction, larger or smaller by up to this
-    flip: bool = False  # left and right swapped, with probability one half
+    rotate: float = 0.0  # by up to so many degrees, either way
+    shift: float = 0.0  # by up to so many pixels, in x and in y
+    scale: float = 0.0  # larger or smaller by up to this fraction
+    flip: bool = False  # left and right swapped, with probability 1/2
     crop_padding: int = 0  # pixels put around the image before a window of its size is cut out
 
     def __call__(self, images, generator):
@@ -228,7 +228,7 @@ def loaders(data, batch_size, augment=None, seed=0, device="cpu"):
 class Loader:
     """Batches of (images, targets): float (B, C, H, W), augmented, then normalised, and int64 (B,), on the device.
 
-    The whole split lies on the device as uint8, so that there is nothing to wait for and no worker process. Order and
+    The whole split lies on the device as uint8, so there is nothing to wait for and no worker process. Order and
     augmentation come from the loader's own `generator`: the same seed gives the same batches.
     """
 
@@ -261,7 +261,7 @@ class DigitSumLoader(Loader):
     """Batches of ((images, digits), targets): a random digit 0 to 9 with each image, float (B, 1).
 
     The targets, int64 (B, 2), are the label of the image and the sum of label and digit. A loader that shuffles draws
-    new digits in every epoch; another one keeps its first, which are the same on every device.
+    new digits in every epoch; others keep their first, which are the same on every device.
     """
 
     def __init__(self, split, batch_size, mean, std, augment=None, shuffle=False, seed=0, device="cpu"):

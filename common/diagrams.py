@@ -1,4 +1,4 @@
-"""Diagrams that explain a network: drawn from its own layers, each returned as a Figure and the same in words."""
+"""Diagrams that explain a network: drawn from its own layers, each returned as a Figure and a text in words."""
 
 import copy
 
@@ -16,7 +16,7 @@ FIRST, SECOND, PADDED, INK = "#2166ac", "#d95f02", "#e8e8e8", "#222222"  # blue,
 def kernel_slides(size=5, kernel=3):
     """How a kernel slides over an image, and what padding and stride do to the size of the result.
 
-    The first two places of the kernel are drawn, and what comes out there: (H + 2 * padding - kernel) // stride + 1.
+    Drawn are the kernel's first two places and their results. The size is (H + 2 * padding - kernel) // stride + 1.
     """
     settings = [(0, 1), (1, 1), (1, 2)]
     figure = Figure(figsize=(5.2, 8.4), layout="constrained")
@@ -232,8 +232,8 @@ def two_paths(network):
 def heads(dense, pooled):
     """A fully connected head against global average pooling.
 
-    `dense` are the layers of a head that begins with a fully connected one, `pooled` those from the average pooling on;
-    both get maps, (C, size, size), and end in scores.
+    `dense` are the layers of a head that begins with a fully connected one, `pooled` those from average pooling on.
+    Both take maps (C, size, size) and end in scores.
     """
     first = next(layer for layer in dense if isinstance(layer, nn.Linear))
     last = next(layer for layer in pooled.modules() if isinstance(layer, nn.Conv2d))
@@ -311,7 +311,7 @@ def residual_blocks(blocks):
 
 
 def _names(layers):
-    """What the layers of a path are called in a diagram; nothing for an identity."""
+    """Names for the layers of a path in a diagram; none for an identity."""
     names = []
     for layer in layers.modules():
         if isinstance(layer, nn.Conv2d):

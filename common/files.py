@@ -9,9 +9,9 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path):
-    """Give a path beside `path` for a file or folder, and rename it to `path` when the block has ended well.
+    """Give a path beside `path` for a file or folder, and rename it to `path` if the block succeeds.
 
-    So there is the old one or the new one at any moment, and never half of it. What a killed process left is replaced.
+    So at any moment the old one or the new one is there, never half of it. What a killed process left is replaced.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

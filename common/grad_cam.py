@@ -48,7 +48,7 @@ def activations_and_gradients(model, layer, images, classes=None):
 
     def keep(module, inputs, output):
         kept.append(output.detach().requires_grad_())
-        return kept[-1].clone()  # what follows may change its input in place, the kept activations must not change
+        return kept[-1].clone()  # later layers may change their input in place; the kept activations must not change
 
     hook = layer.register_forward_hook(keep)
     try:
@@ -57,7 +57,7 @@ def activations_and_gradients(model, layer, images, classes=None):
             logits = model(images)
     finally:
         hook.remove()
-    if len(kept) != 1:  # of several passes, which one's maps are meant?
+    if len(kept) != 1:  # after several passes, which maps are meant?
         raise ValueError(
             f"The layer {type(layer).__name__} runs {len(kept)} times for an image: choose one that runs once."
         )

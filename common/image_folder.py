@@ -1,4 +1,4 @@
-"""A data set of one's own: images in folders, one for each class."""
+"""A data set of your own: images in folders, one for each class."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from common.download import DataError
 def read_folder(folder):
     """Read train/<class>/* and test/<class>/*, all images of one size.
 
-    Returns the name shown to readers, which stands in the file name.txt there, else that of the folder; images (N, 3,
-    H, W) as uint8 and labels (N,) of both splits; the names of the classes; the files. Raises DataError.
+    Returns the name shown to readers (from the folder's file name.txt, else the folder's own); images (N, 3, H, W) as
+    uint8 and labels (N,) of both splits; the names of the classes; the files. Raises DataError.
     """
     from torchvision import datasets
 
@@ -49,12 +49,12 @@ def read_folder(folder):
 
 
 def _is_visible(path):
-    """Every file counts as an image, so that none is left out in silence, but for those that the system hides."""
+    """Every file counts as an image, so that none is silently left out, except hidden ones."""
     return not Path(path).name.startswith(".")
 
 
 def _is_unicode(text):
-    """Whether a text can be written: Python gives the bytes of a file's name that are not UTF-8 as half characters."""
+    """Whether a text can be written: Python reads bytes of a file name that are not UTF-8 as half characters."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -71,7 +71,7 @@ def _read_image(path):
         with Image.open(path) as image:
             fine, frames = _is_finer_than_bytes(image), getattr(image, "n_frames", 1)
             pixels = pil_to_tensor(ImageOps.exif_transpose(image).convert("RGB"))
-    except Exception as error:  # Pillow raises what its many decoders raise
+    except Exception as error:  # Pillow's decoders raise many kinds
         raise DataError(f"{path} is not a readable image: {error}.") from None
     if fine:
         raise DataError(f"{path} has more than 8 bits a channel: save it with 8.")
@@ -81,7 +81,7 @@ def _read_image(path):
 
 
 def _is_finer_than_bytes(image):
-    """Whether an opened image has 16 or 32 bits a channel, which Pillow cuts off or rounds."""
+    """Whether an opened image has 16 or 32 bits per channel, which Pillow cuts off or rounds."""
     if image.mode[0] in "IF":
         return True
     # How its parts are decoded: "RGB;16B" of a PNG or TIFF, or ("RGB", 65535) with the highest value of a PPM.

@@ -1,4 +1,4 @@
-"""The learning-rate range test: train for some steps with a growing rate, and see where the loss falls and explodes.
+"""The learning-rate range test: train some steps with a growing rate, and see where the loss falls and explodes.
 
 Smith 2017, "Cyclical Learning Rates for Training Neural Networks", section 3.3.
 """
@@ -18,7 +18,7 @@ from common.utils import modes_kept
 
 @dataclass
 class Search:
-    """What a range test saw, one number a step: the rate, the loss with it, and the smoothed loss."""
+    """What a range test saw, one number per step: the rate, its loss, and the smoothed loss."""
 
     rates: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
@@ -103,8 +103,8 @@ def train_step(model, batch, optimizer, rate, loss):
 def steepest(rates, losses):
     """Number of the step where the loss falls fastest on its way down: the lowest d loss / d log(rate).
 
-    Left out are the first tenth, where the mean is one of few losses, and what comes after the lowest loss, where the
-    steps are too long already and the loss jumps about.
+    The first tenth is left out: its means are over few losses. So is all after the lowest loss, where the steps are
+    too long and the loss jumps about.
     """
     slopes = np.gradient(losses, np.log(rates))
     first, lowest = len(losses) // 10, int(np.argmin(losses))
@@ -132,7 +132,7 @@ def endless(loader):
 
 @contextmanager
 def kept(model, optimizer, loader):
-    """Put everything that training changes back to what it was before the block."""
+    """After the block, put everything that training changes back to what it was."""
     tensors = [*model.parameters(), *model.buffers()]
     values = [tensor.detach().clone() for tensor in tensors]
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]

@@ -1,11 +1,11 @@
 """Many trainings at once: small networks that differ in their seed are trained side by side, as one wide network.
 
 A small network in small batches keeps a processor waiting for the next small operation. Side by side, S networks make
-operations S times as large: their channels lie next to each other, and a convolution with S groups lets each network
-see its own channels only. So nothing mixes, and each network learns what it would have learned alone.
+operations S times as large: their channels lie next to each other, and a convolution with S groups shows each network
+its own channels only. So nothing mixes, and each network learns what it would have learned alone.
 
-The smaller the batches, the more it saves. In large ones the time goes into the numbers themselves, and beside many
-networks they no longer fit into the processor's cache: then train a few seeds at a time, or singly.
+The smaller the batches, the more this saves. With large ones the time goes into the numbers themselves, and those of
+many networks no longer fit into the processor's cache: then train a few seeds at a time, or one.
 """
 
 import copy
@@ -19,21 +19,21 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from common.train import History, accuracy, check_untrained
 
-# Layers that treat each group of channels by itself, once their weights are put together.
+# Layers that treat each group of channels by itself once their weights are concatenated.
 BY_CHANNEL = (nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.ReLU, nn.Flatten, nn.MaxPool2d, nn.AvgPool2d)
 
 
 def fit_many(setup, seeds, optimise, *, epochs):
     """Train a network for each seed, all at once; returns the networks and their Histories, in the order of `seeds`.
 
-    `setup(seed)` makes a network, a Sequential of the usual layers, and its training loader; it seeds what they need.
-    `optimise(network, loader)` gives optimiser and schedule, or None for the latter, as train.one_cycle does. It is
+    `setup(seed)` makes a network, a Sequential of the usual layers, and its training loader, and seeds what they need.
+    `optimise(network, loader)` returns optimiser and schedule, or None for the latter, as train.one_cycle does. It is
     called once, for the wide network, so the optimiser must treat each number by itself, as SGD and Adam do.
 
     On a CPU each network and history is, within rounding, that of train.fit() right after `setup`, dropout included.
-    A History has the rows "epoch", "lr", "train_loss", "train_accuracy"; to measure, use train.evaluate(). Seconds are
-    shared out evenly. The images stay on the loaders' device. Raises TypeError for a layer that cannot be put side by
-    side, ValueError for a network that was trained already or loaders of unequal length, and ArithmeticError if a loss
+    A History has the columns "epoch", "lr", "train_loss", "train_accuracy"; to measure, use train.evaluate(). Seconds
+    are split evenly. The images stay on the loaders' device. Raises TypeError for a layer that cannot be put side by
+    side, ValueError for a network that was already trained or loaders of unequal length, and ArithmeticError if a loss
     is no longer finite.
     """
     networks, loaders, generators = [], [], []
@@ -67,7 +67,7 @@ def fit_many(setup, seeds, optimise, *, epochs):
 
 
 def train_epoch(wide, loaders, optimizer, schedule):
-    """One pass of each network over its loader. Returns losses and accuracies, a list with one number a network."""
+    """One pass of each network over its loader. Returns losses and accuracies, lists with one number per network."""
     losses = accuracies = 0
     for batches in zip(*loaders, strict=True):
         images = torch.cat([images for images, _ in batches], dim=1)  # (N, S * C, H, W)
@@ -87,9 +87,9 @@ def train_epoch(wide, loaders, optimizer, schedule):
 
 
 def side_by_side(layers, generators):
-    """One layer that does for S networks at once what the `layers`, the same one of each network, do alone.
+    """One layer that does for S networks at once what `layers`, the same layer of each network, do alone.
 
-    It maps (N, S * C, H, W), the channels of the first network first, to (N, S * C', H', W'); vectors likewise.
+    It maps (N, S * C, H, W), the first network's channels first, to (N, S * C', H', W'); vectors likewise.
     """
     first = layers[0]
     if isinstance(first, nn.Sequential):
@@ -143,7 +143,7 @@ class ManySoftmax(nn.Module):
 
 
 class ManyDropout(nn.Module):
-    """Dropout whose zeros come from the random numbers of each network."""
+    """Dropout whose zeros come from each network's own random numbers."""
 
     def __init__(self, p, generators):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A checksum over what a notebook prints and shows: with it, a changed output is found."""
+"""A checksum over what a notebook prints and shows, to detect changed outputs."""
 
 import base64
 import contextlib
@@ -11,17 +11,17 @@ PNG_IN_BASE64 = "iVBORw0KGgo"  # how such an image begins
 
 
 class Outputs:
-    """The checksum so far, over printed texts and over displayed ones, images and their file names and alt texts."""
+    """The checksum so far, over printed text and over displayed text, images, their file names and alt texts."""
 
     def __init__(self):
         self._printed, self._displayed = hashlib.sha256(), hashlib.sha256()
 
     def add_text(self, text):
-        """Add what was printed; in how many pieces it came does not count."""
+        """Add what was printed, in any number of pieces."""
         self._printed.update(text.encode(errors="replace"))
 
     def add_display(self, data, metadata):
-        """Add what was displayed, {MIME type: content}; whether an image's bytes stand in base64 does not count."""
+        """Add what was displayed, {MIME type: content}; images may be bytes or base64."""
         parts = [data.get(kind, "") for kind in KINDS] + [metadata.get(name, "") for name in ("filename", "alt")]
         for part in parts:
             self._displayed.update(hashlib.sha256(_as_bytes(part)).digest())
@@ -39,7 +39,7 @@ def _as_bytes(content):
 
 
 def listen(shell):
-    """The Outputs of all that an IPython shell prints and shows from now on, until it is called again."""
+    """The Outputs of all that an IPython shell prints and shows from now on, until the next call."""
     outputs = Outputs()
     publish = getattr(shell.display_pub.publish, "__wrapped__", shell.display_pub.publish)
     write_value = getattr(shell.displayhook.write_format_data, "__wrapped__", shell.displayhook.write_format_data)
@@ -60,7 +60,7 @@ def listen(shell):
 
 
 class _Heard:
-    """A stream that tells `outputs` what is written to it."""
+    """A stream that also passes to `outputs` what is written to it."""
 
     def __init__(self, stream, outputs):
         self.heard_stream, self._outputs = stream, outputs

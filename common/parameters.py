@@ -1,4 +1,4 @@
-"""The parameters of a notebook, read from its parameters cell and checked against it."""
+"""A notebook's parameters, read from its parameters cell and checked against it."""
 
 import ast
 import json
@@ -14,14 +14,14 @@ PYTHON_TYPES = {"string": str, "integer": int, "number": (int, float), "boolean"
 
 
 class ParameterError(ValueError):
-    """A parameter is unknown, of the wrong type or out of range; the message lists what there is."""
+    """A parameter is unknown, of the wrong type or out of range; the message lists what is allowed."""
 
 
 def read_schema(source):
     """Read the parameters cell: {name: {"default": …, "type": …, "min": …, "max": …, "choices": […]}}.
 
-    A line is `name = value  # @param {"type": "number", "min": 0}` or `name = value  # @param ["one", "two"]`: what
-    Colab shows as a form. Raises ParameterError for a line of another form.
+    A line is `name = value  # @param {"type": "number", "min": 0}` or `name = value  # @param ["one", "two"]`, which
+    Colab shows as a form. Raises ParameterError for any other `@param` line.
     """
     schema = {}
     for line in source.splitlines():
@@ -43,7 +43,7 @@ def read_schema(source):
 
 
 def check_parameters(schema, values):
-    """Return `values` with whole numbers as floats where a number is asked for; raise ParameterError for a bad one."""
+    """Return `values`, as floats where the type is "number"; raise ParameterError for a bad value."""
     unknown = sorted(str(name) for name in values if name not in schema)
     if unknown:
         raise ParameterError(f"There is no parameter {_cut(', '.join(unknown))}. There are:\n{describe(schema)}")
@@ -67,7 +67,7 @@ def _check(name, rule, value):
 
 
 def _cut(text):
-    """A text for a message: what somebody gave may have any length."""
+    """A text cut for a message: user input may have any length."""
     return text if len(text) <= 200 else f"{text[:100]}… ({len(text):,} characters)"
 
 
@@ -76,7 +76,7 @@ def _article(word):
 
 
 def describe(schema):
-    """One line a parameter: name, default value, type and range."""
+    """One line per parameter: name, default value, type and range."""
     lines = []
     for name, rule in schema.items():
         limits = f"one of {', '.join(map(repr, rule['choices']))}" if "choices" in rule else rule["type"]
@@ -87,16 +87,15 @@ def describe(schema):
 
 
 def is_parameters_cell(source, needed=NEEDED):
-    """Whether this is the parameters cell: a learner's own cell may have `@param` lines too, but not those `needed`."""
+    """Whether this is the parameters cell: a learner's cell may have `@param` lines too, but not those `needed`."""
     return set(re.findall(r"^(\w+) = .*@param", source, re.M)) >= needed
 
 
 def find_parameters(inputs, needed=NEEDED):
     """The checked parameters of a running notebook, {name: value}.
 
-    `inputs` are the sources of the cells that were run so far (IPython's `In`). The parameters cell is the one that has
-    the names `needed`, as it was run last; the cell that papermill adds behind it may change its values, and name
-    nothing else.
+    `inputs` are the sources of the cells run so far (IPython's `In`). The parameters cell is the last one run that has
+    the names `needed`. The cell that papermill adds after it may change its values, but add no names.
     """
     position = max((number for number, source in enumerate(inputs) if is_parameters_cell(source, needed)), default=-1)
     if position < 0:
@@ -111,7 +110,7 @@ def find_parameters(inputs, needed=NEEDED):
 
 
 def find_variables(session, namespace):
-    """The checked parameters where no inputs are kept, as under nbval: the variables that have their names."""
+    """The checked parameters if no inputs are kept, as under nbval: the variables with their names."""
     text = (Path(__file__).resolve().parent.parent / "sessions" / session / "session.ipynb").read_text(encoding="utf-8")
     cells = [cell for cell in json.loads(text)["cells"] if "parameters" in cell["metadata"].get("tags", [])]
     schema = read_schema("".join(cells[0]["source"]))
@@ -121,7 +120,7 @@ def find_variables(session, namespace):
 
 
 def _assignments(source):
-    """What a cell of nothing but assignments to names assigns, {name: value}."""
+    """The assignments, {name: value}, of a cell that has nothing else."""
     try:
         nodes = ast.parse(source).body
     except (SyntaxError, ValueError):
@@ -132,7 +131,7 @@ def _assignments(source):
 
 
 def _plain(node):
-    """The value of a literal; of anything else, such as float("nan"), its text: no check lets it pass."""
+    """The value of a literal; for anything else, such as float("nan"), its text, which no check lets pass."""
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError):

@@ -1,6 +1,6 @@
 """Every figure of the course.
 
-A function that draws returns a Figure and a text that says in words what it shows; show() displays both.
+A function that draws returns a Figure and a text that says what it shows; show() displays both.
 """
 
 import base64
@@ -21,7 +21,7 @@ from common.report import accuracy_per_class, confused_pairs
 
 
 def show(name, figure, alt):
-    """Display a figure as a PNG under a stable file name, with its text for readers who do not see it."""
+    """Display a figure as a PNG with a stable file name, and its text for readers who cannot see it."""
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=100, bbox_inches="tight", facecolor="white")  # opaque, for dark pages too
     bundle = {"image/png": base64.b64encode(png.getvalue()).decode(), "text/plain": alt}
@@ -29,7 +29,7 @@ def show(name, figure, alt):
 
 
 def show_table(rows):
-    """Display a list of dicts with the same keys as a table, its columns named by the keys."""
+    """Display a list of dicts with the same keys as a table; the keys name its columns."""
     columns = list(rows[0])
     lines = [columns, ["---"] * len(columns), *([str(row[column]) for column in columns] for row in rows)]
     show_text(*("| " + " | ".join(line) + " |" for line in lines))
@@ -41,14 +41,14 @@ def show_text(*lines):
 
 
 def show_source(*objects):
-    """Display the definitions of functions and classes, as they stand in their files."""
+    """Display the definitions of functions and classes, as they are in their files."""
     _show_code("\n\n\n".join(inspect.getsource(item).rstrip() for item in objects), "python")
 
 
 def show_changes(before, after):
     """Display how the definition of one function differs from that of another, line by line."""
     lines = [inspect.getsource(item).splitlines() for item in (before, after)]
-    longest = len(lines[0]) + len(lines[1])  # as much context: all lines are shown
+    longest = len(lines[0]) + len(lines[1])  # as context: all lines are shown
     _, _, _, *changes = difflib.unified_diff(*lines, n=longest, lineterm="")
     _show_code("\n".join(changes), "diff")
 
@@ -94,7 +94,7 @@ def image_profile(data):
 
 
 def learning_curves(history):
-    """Loss and error on the training and the test set over the epochs, on log scales: the last tenths stay visible."""
+    """Loss and error on the training and the test set over the epochs, on log scales, to show the last tenths."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for part, label in (("train", "training, while it learns"), ("test", "test, after the epoch")):
@@ -109,13 +109,13 @@ def learning_curves(history):
     return figure, (
         f"Learning curves over {len(history.epochs)} epochs: training loss from {first['train_loss']:.3f} to "
         f"{last['train_loss']:.3f}, test loss from {first['test_loss']:.3f} to {last['test_loss']:.3f}, test accuracy "
-        f"from {first['test_accuracy']:.2%} to {last['test_accuracy']:.2%}. Accuracies are drawn as errors, what is "
-        "missing to 100 %, on a log scale."
+        f"from {first['test_accuracy']:.2%} to {last['test_accuracy']:.2%}. Accuracies are drawn as errors, 100 % "
+        "minus accuracy, on a log scale."
     )
 
 
 def _errors(accuracies):
-    """Accuracies as errors in percent; none at all is drawn as one hundredth, for the log scale."""
+    """Accuracies as errors in percent; an error of 0 is drawn as 0.01, for the log scale."""
     return [max(100 * (1 - accuracy), 0.01) for accuracy in accuracies]
 
 
@@ -145,7 +145,7 @@ def lr_searches(searches):
         for number, (name, rate) in enumerate(search.suggestions().items()):
             axes.axvline(rate, color=f"C{number}", linestyle="dashed", label=f"{name}: {rate:.2g}")
         axes.set(title=title, xscale="log", xlabel="learning rate", ylabel="loss")
-        axes.set_ylim(0.9 * min(search.losses), 1.3 * search.smoothed[0])  # where it explodes it leaves the panel
+        axes.set_ylim(0.9 * min(search.losses), 1.3 * search.smoothed[0])  # a loss that explodes leaves the panel
         axes.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
         lowest = min(search.smoothed)
         suggested = ", ".join(f"{name} {rate:.2g}" for name, rate in search.suggestions().items())
@@ -158,9 +158,9 @@ def lr_searches(searches):
 
 
 def compare_curves(histories, quantities):
-    """One panel for each of the `quantities`, columns of a History, with one line for each of `histories` {name: …}.
+    """One panel for each of `quantities`, columns of a History, with one line for each of `histories` {name: …}.
 
-    Losses are drawn on a log scale, accuracies as errors on a log scale.
+    Losses are drawn on a log scale, accuracies as errors, also on a log scale.
     """
     figure = Figure(figsize=(4.2 * len(quantities), 3.6), layout="constrained")
     panels = figure.subplots(1, len(quantities), squeeze=False)[0]
@@ -187,7 +187,7 @@ def compare_curves(histories, quantities):
 def gaps(histories):
     """Overfitting: training accuracy minus test accuracy over the epochs, one line for each of `histories`.
 
-    The axis shows what happens after the first epochs, whose gaps are so large that they would flatten all others.
+    The axis fits the later epochs: the large gaps of the first ones would flatten all others.
     """
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axes = figure.subplots()
@@ -205,12 +205,12 @@ def gaps(histories):
     axes.legend()
     return figure, (
         f"Training accuracy minus test accuracy, in points; after the last epoch: {', '.join(ends)}. Positive: better "
-        "on images that were learned from. What lies below the axis in the first epochs is left out."
+        "on the training images. Points below the axis in the first epochs are left out."
     )
 
 
 def sums(truth, predicted):
-    """Sums (N,) that a regression predicts beside the true ones, and how int() and round() read them."""
+    """Predicted sums (N,) of a regression against the true ones, and how int() and round() read them."""
     error = (predicted - truth).double()
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -227,18 +227,18 @@ def sums(truth, predicted):
         ("both are wrong", "gray", (high <= -0.5 + 1e-9) | (low >= 1 - 1e-9)),
     ):
         right.bar(low[chosen], heights[chosen], width=0.05, align="edge", color=color, label=name)
-    right.set(xlabel="predicted minus true sum", ylabel="test images", title="how it is read decides", yscale="log")
+    right.set(xlabel="predicted minus true sum", ylabel="test images", title="which reading is right", yscale="log")
     figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     within = float((error.abs() < 0.5).double().mean())
     below = float((error < 0).double().mean())
     return figure, (
         f"Predicted against true sums of {len(truth)} test images: {within:.1%} lie within 0.5 of the truth, where "
-        f"round() is right; {below:.1%} lie below it, where int() is wrong. Errors beyond 1.5 stand at the edges."
+        f"round() is right; {below:.1%} lie below it, where int() is wrong. Errors beyond 1.5 are at the edges."
     )
 
 
 def predictions(split, logits, classes, count=10):
-    """The first image of each class, of up to `count` classes, with what the network says and how sure it is."""
+    """The first image of each of up to `count` classes, with the network's answer and how sure it is."""
     labels = split.labels.tolist()
     chosen = torch.tensor([labels.index(label) for label in range(len(classes)) if label in labels][:count])
     right = int((logits.argmax(dim=1).cpu() == split.labels)[chosen].sum())
@@ -249,10 +249,10 @@ def predictions(split, logits, classes, count=10):
 
 
 def misclassified(split, logits, classes, count=25, explain=None):
-    """Images that the network gets wrong, those with the most confident mistakes first.
+    """Images that the network gets wrong, the most confident mistakes first.
 
-    `explain` takes the numbers (n,) of those that are shown and returns their heat maps (n, H, W), from 0 to 1: beside
-    each image stands the same image under its map.
+    `explain` takes the numbers (n,) of the images shown and returns their heat maps (n, H, W), from 0 to 1: each image
+    is then followed by a copy under its map.
     """
     probabilities, answers = logits.softmax(dim=1).cpu().max(dim=1)
     wrong = (answers != split.labels).nonzero().flatten()
@@ -265,7 +265,7 @@ def misclassified(split, logits, classes, count=25, explain=None):
     return _answers(split, logits, classes, chosen, explain(chosen) if explain else None), (
         f"{len(chosen)} of the {len(wrong)} misclassified test images, the most confident first: {mistakes}"
         + (", and so on." if len(chosen) > 5 else ".")
-        + (" Beside each it stands again under the heat map of what speaks for the prediction." if explain else "")
+        + (" Beside each image is a copy under the heat map for the prediction." if explain else "")
     )
 
 
@@ -286,14 +286,14 @@ def class_accuracy(labels, logits, classes):
     axes.set_ylim(len(classes) - 0.5, -0.8)
     return figure, (
         f"Accuracy of each class as a dot, from {accuracies[worst]:.2f} % for {worst} to {accuracies[best]:.2f} % for "
-        f"{best}; the axis shows this range only."
+        f"{best}; the axis shows only this range."
     )
 
 
 def confusion_matrix(labels, logits, classes):
-    """Which class is taken for which: how many images of each class, a row, were given each answer, a column.
+    """Which class is taken for which: how many images of each class, a row, got each answer, a column.
 
-    Only mistakes are coloured, the more the darker; right answers stand on the grey diagonal, zeros are left blank.
+    Only mistakes are coloured, darker for more; right answers are on the grey diagonal, zeros are left blank.
     """
     answers = logits.argmax(dim=1).cpu()
     pairs = len(classes) * labels + answers  # one number for each cell of the matrix
@@ -350,9 +350,9 @@ def filters_and_maps(model, layer, image):
 
 
 def feature_maps(model, image, layers, count=6):
-    """The most active maps behind each of `layers` {title: module}, for one normalised image (C, H, W), numbered.
+    """The most active maps after each of `layers` {title: module}, for one normalised image (C, H, W), numbered.
 
-    Those are chosen whose points differ most behind the last layer. The model must be in evaluation mode, or batch norm
+    Chosen are those whose points differ most after the last layer. The model must be in evaluation mode, or batch norm
     would learn from the image.
     """
     outputs = _outputs(model, image, layers)
@@ -378,7 +378,7 @@ def feature_maps(model, image, layers, count=6):
 
 
 def _outputs(model, image, layers):
-    """What comes out of each of `layers` {title: module} for one image, {title: (channels, H, W)}."""
+    """The output of each of `layers` {title: module} for one image, {title: (channels, H, W)}."""
     outputs = {}
     hooks = [
         layer.register_forward_hook(lambda _, __, output, title=title: outputs.update({title: output[0].cpu().clone()}))
@@ -409,9 +409,9 @@ def scores(image, logits, classes, truth):
 
 
 def heat_map_rows(split, chosen, logits, classes, maps):
-    """One row for each chosen image: the image, its heat map for each class, and that of the prediction laid over it.
+    """One row for each chosen image: the image, its heat map for each class, and that for the prediction laid over it.
 
-    `maps` (len(chosen), classes, H, W) reach from 0 to 1; `logits` are those of the whole split.
+    `maps` (len(chosen), classes, H, W) range from 0 to 1; `logits` are those of the whole split.
     """
     columns = len(classes) + 2
     figure, axes = _image_axes(len(chosen), columns, size=1.4, title=0.2)
@@ -430,15 +430,15 @@ def heat_map_rows(split, chosen, logits, classes, maps):
     right = int((logits.argmax(dim=1).cpu() == split.labels)[chosen].sum())
     return figure, (
         f"{len(chosen)} test images, {right} classified right and {len(chosen) - right} wrong, each with its heat maps "
-        f"for the classes {', '.join(classes)}, and that of the prediction laid over the image."
+        f"for the classes {', '.join(classes)}, and that for the prediction laid over the image."
     )
 
 
 def class_maps(split, logits, classes, chosen, explain):
     """One column for each chosen mistake: the image, then its heat map for the true class and for the predicted one.
 
-    `explain` takes numbers of images (n,) and classes (n,) and returns heat maps (n, H, W) from 0 to 1. Returns figure
-    and text, then both maps (2, n, H, W), that of the true class first.
+    `explain` takes numbers of images (n,) and classes (n,) and returns heat maps (n, H, W) from 0 to 1. Returns figure,
+    text, and both maps (2, n, H, W), that for the true class first.
     """
     truth, answers = split.labels[chosen], logits.argmax(dim=1).cpu()[chosen]
     maps = torch.stack([explain(chosen, truth), explain(chosen, answers)]).cpu()
@@ -455,7 +455,7 @@ def class_maps(split, logits, classes, chosen, explain):
 
 
 def spread(values, name, target):
-    """One dot a run, with their mean and a target."""
+    """One dot per run, with their mean and a target."""
     values = 100 * torch.tensor(values, dtype=torch.double)
     figure = Figure(figsize=(7, 2.2), layout="constrained")
     axes = figure.subplots()
@@ -472,7 +472,7 @@ def spread(values, name, target):
 
 
 def distributions(runs):
-    """Test accuracies of several sets of runs {name: values}, one row of dots each, with their means."""
+    """Test accuracies of several sets of runs {name: values}, a row of dots each, with their means."""
     figure = Figure(figsize=(7, 1 + 0.6 * len(runs)), layout="constrained")
     axes = figure.subplots()
     for row, values in enumerate(runs.values()):
@@ -480,11 +480,11 @@ def distributions(runs):
         axes.scatter(statistics.mean(values), row, marker="|", s=400, color="black")
     axes.set(xlabel="test accuracy", yticks=range(len(runs)), yticklabels=list(runs), ylim=(len(runs) - 0.5, -0.5))
     means = ", ".join(f"{name} {statistics.mean(values):.2%} ({len(values)} runs)" for name, values in runs.items())
-    return figure, f"Test accuracies, one dot a run; means: {means}."
+    return figure, f"Test accuracies, one dot per run; means: {means}."
 
 
 class _Place:
-    """A place for one image in a grid. It takes what an Axes takes; but all share one, which is drawn much faster."""
+    """A place for one image in a grid. It works like an Axes, but all places share one, which draws much faster."""
 
     def __init__(self, axes, left, bottom, size):
         self.axes, self.extent = axes, (left, left + size, bottom, bottom + size)
@@ -530,7 +530,7 @@ def _overlay(axes, heat):
 
 
 def _answers(split, logits, classes, chosen, maps=None):
-    """Grid of the chosen images, each with prediction, probability and truth; where there are maps, they follow it."""
+    """Grid of the chosen images, each with prediction, probability and truth, followed by its map if there are maps."""
     probabilities, answers = logits.softmax(dim=1).cpu().max(dim=1)
     columns, places = min(5, len(chosen)), 1 if maps is None else 2
     figure, axes = _image_axes(-(-len(chosen) // columns), columns * places, size=1.4, title=0.4)

@@ -23,14 +23,14 @@ class Run:
     """One execution of a session's notebook, from its checked parameters to the record in its last cell."""
 
     def __init__(self, session, inputs, namespace):
-        """`inputs` is IPython's `In`, see find_parameters; in `namespace`, `globals()`, the parameters are set anew."""
+        """`inputs` is IPython's `In`, see find_parameters; the parameters are set anew in `namespace`, `globals()`."""
         from IPython import get_ipython  # here, because the command `course` uses this module and needs no IPython
 
         check_installation()
         self.session, self.inputs, shell = session, inputs, get_ipython()
         self.parameters = find_parameters(inputs) if any(inputs) else find_variables(session, namespace)
-        namespace.update(self.parameters)  # this cell may be run again after others gave the names another value
-        if self.parameters["weights"]:  # a folder that cannot be written to should be known now, not after training
+        namespace.update(self.parameters)  # this cell may be run again after others changed these names
+        if self.parameters["weights"]:  # find out now, not after training, if the folder cannot be written to
             Path(self.parameters["weights"]).parent.mkdir(parents=True, exist_ok=True)
         self.outputs = listen(shell) if shell else Outputs()
         if shell and any(inputs) and not is_parameters_cell(inputs[-1]):
@@ -40,7 +40,7 @@ class Run:
 
     @contextmanager
     def time(self, part):
-        """Measure how many seconds a part of the run takes, such as "data"."""
+        """Measure the seconds that a part of the run takes, such as "data"."""
         started = time.perf_counter()
         yield
         self.seconds[part] = time.perf_counter() - started
@@ -48,10 +48,10 @@ class Run:
     def finish(self, model, data, device, history, metrics, others=None):
         """Display the record of the run, the evidence from which it is published, and write the weights.
 
-        `model` is written to the safetensors file that the parameter `weights` names, if it names one. `data` is a
+        `model` is written to the safetensors file that the parameter `weights` names, if any. `data` is a
         common.data.Dataset, `history` a common.train.History, `metrics` a dict with `test_accuracy` as a fraction,
-        `parameters` as an integer, then the session's own. `others` {name: network} go into the same file, each tensor
-        under the name of its network, a slash, and its own name.
+        `parameters` as an integer, then the session's own. `others` {name: network} go into the same file; a tensor's
+        name there is that of its network, a slash, and its own.
         """
         import torch  # here, because the command `course` uses this module and should not wait two seconds
         from IPython.display import display
@@ -86,7 +86,7 @@ class Run:
             "common_sha256": lesson_hashes(),
             "started": self.started,
             "finished": _now(),
-            "executed": len(self.inputs) - 1,  # so many cells, this one included
+            "executed": len(self.inputs) - 1,  # number of cells, this one included
             "outputs_sha256": self.outputs.sha256(),
             "seconds": self.seconds | history.seconds,
             "history": history.epochs,
@@ -101,7 +101,7 @@ class Run:
 
 
 def _run_after_parameters(shell, start):
-    """Let an IPython shell run the cell `start`, which makes the Run, after the parameters cell whenever that is run.
+    """Let an IPython shell run the cell `start`, which makes the Run, after each run of the parameters cell.
 
     So a learner may change a parameter and go on with any cell.
     """
@@ -117,7 +117,7 @@ def _run_after_parameters(shell, start):
 
 
 def check_installation():
-    """Raise RuntimeError if the installed torchvision was made for another torch; imports neither of them."""
+    """Raise RuntimeError if the installed torchvision was made for another torch; imports neither."""
     torch, torchvision = metadata.version("torch"), metadata.version("torchvision")
     needs = [Requirement(line) for line in metadata.requires("torchvision")]
     fits = all(need.specifier.contains(torch, prereleases=True) for need in needs if need.name == "torch")
@@ -134,7 +134,7 @@ def lesson_hashes():
 
 
 def record_line(record):
-    """A record in one line, for those who see no more of it; its checksum shows if a number was changed afterwards."""
+    """A record in one line, for those who see nothing else; its checksum shows if a number was changed later."""
     accuracy = record["metrics"]["test_accuracy"]
     checksum = hashlib.sha256(json.dumps(_as_floats(record), sort_keys=True).encode()).hexdigest()[:16]
     run = f"{record['session']} {record['variant']} seed {record['seed']}"
@@ -151,7 +151,7 @@ def _as_floats(value):
 
 
 def finite(value):
-    """The same structure of dicts, lists and numbers with null for what is no number elsewhere: infinities, NaN."""
+    """The same dicts, lists and numbers, with null for what JSON does not know: infinities, NaN."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

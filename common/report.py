@@ -9,7 +9,7 @@ from common.utils import count_parameters
 
 
 def final_and_best(history):
-    """Accuracy on the training and the test set after the last epoch and at its highest, as rows of a table."""
+    """Accuracy on the training and the test set after the last epoch and at its best, as rows of a table."""
     rows = []
     for name in ("train", "test"):
         accuracies = history[f"{name}_accuracy"]
@@ -28,8 +28,8 @@ def final_and_best(history):
 def analysis(history, target, images, train_accuracy=None):
     """What a run says, as lines of Markdown: `target` is an accuracy, `images` the size of the test set.
 
-    `train_accuracy` is that of the trained network on its training images as they are. Where it is given, the gap to
-    the test accuracy is named: the accuracy in the history was measured while the network learned.
+    `train_accuracy` is that of the trained network on its unchanged training images. If given, the gap to the test
+    accuracy is reported: the training accuracy in the history was measured while the network learned.
     """
     last = history.epochs[-1]
     best = max(history.epochs, key=lambda row: row["test_accuracy"])
@@ -38,7 +38,7 @@ def analysis(history, target, images, train_accuracy=None):
         choice = "No epoch was better than the last one."
     else:
         choice = (
-            f"Epoch {best['epoch']} had {best['test_accuracy']:.2%}. To quote it would be to choose with the test set."
+            f"Epoch {best['epoch']} had {best['test_accuracy']:.2%}. Quoting it would mean choosing with the test set."
         )
     lines = [
         f"- **Result.** {right:.2%} after epoch {last['epoch']}, {images - round(right * images)} of {images} test "
@@ -49,22 +49,22 @@ def analysis(history, target, images, train_accuracy=None):
         gap, noise = 100 * (train_accuracy - right), 100 * standard_error(right, images)
         verdict = "more than" if gap > 2 * noise else "not more than"
         lines.append(
-            f"- **Overfitting.** The trained network is right on {train_accuracy:.2%} of its training images as they "
-            f"are: a gap of {gap:+.2f} points. That is {verdict} twice the standard error of the test accuracy, "
-            f"{noise:.2f} points."
+            f"- **Overfitting.** The trained network is right on {train_accuracy:.2%} of its unchanged training "
+            f"images: a gap of {gap:+.2f} points, {verdict} twice the standard error of the test accuracy "
+            f"({noise:.2f} points)."
         )
     return lines
 
 
 def standard_error(accuracy, images):
-    """The binomial standard error of an accuracy that was measured on so many images."""
+    """The binomial standard error of an accuracy measured on this many images."""
     return math.sqrt(accuracy * (1 - accuracy) / images)
 
 
 def next_step(network, history, target, train_accuracy, images):
     """What to try next with a network, and why, as a line of Markdown: read off its run and its layers.
 
-    The arguments are those of analysis(), and the trained network.
+    `network` is the trained network; the other arguments are those of analysis().
     """
     right = history["test_accuracy"][-1]
     gap = train_accuracy - right
@@ -73,18 +73,18 @@ def next_step(network, history, target, train_accuracy, images):
     overfits = gap > 2 * standard_error(right, images)
     if right < target and train_accuracy < target:
         advice = (
-            f"Of the training images too only {train_accuracy:.2%} are right, less than the target: train longer, or "
+            f"Even on the training images only {train_accuracy:.2%} are right, below the target: train longer, or "
             "give the network more channels."
         )
     elif overfits and not any(isinstance(layer, nn.BatchNorm2d | nn.Dropout) for layer in network.modules()):
         advice = (
             f"{train_accuracy:.2%} of the training images are right, {100 * gap:.2f} points more than of the test "
-            "images: there is little left to learn by heart. Make that harder, with batch norm and dropout."
+            "images. Make them harder to learn by heart, with batch norm and dropout."
         )
     elif share > 0.5:
         advice = (
             f"{share:.0%} of the {count_parameters(network):,} parameters are in fully connected layers, where each "
-            "weight belongs to one place of the image. Replace that head by global average pooling."
+            "weight belongs to one place in the image. Replace that head with global average pooling."
         )
     elif overfits:
         advice = (
@@ -92,7 +92,7 @@ def next_step(network, history, target, train_accuracy, images):
             "images at random, so that the network never sees one twice: the next sessions do."
         )
     else:
-        advice = "The gap is inside the noise: look for a smaller network that does the same."
+        advice = "The gap is inside the noise: look for a smaller network that does as well."
     return f"- **What to try next.** {advice}"
 
 
@@ -100,7 +100,7 @@ def paired_difference(names, before, after):
     """Whether one network is better than another on the same test images, as a sentence.
 
     `before` and `after` (N,) say which images each gets right. Only images that one gets right and the other wrong tell
-    them apart: with b and c of these, the difference is (c - b) / N, its standard error sqrt(b + c - (b - c)² / N) / N.
+    them apart: with b lost and c won, the difference is (c - b) / N, its standard error sqrt(b + c - (b - c)² / N) / N.
     """
     lost, won, count = int((before & ~after).sum()), int((after & ~before).sum()), len(before)
     difference = 100 * (won - lost) / count
@@ -113,13 +113,13 @@ def paired_difference(names, before, after):
 
 
 def accuracy_per_class(labels, logits, classes):
-    """Which share of each class is recognised, {name: fraction}; NaN for a class that does not occur."""
+    """The accuracy on each class, {name: fraction}; NaN for a class that does not occur."""
     right = logits.argmax(dim=1).cpu() == labels
     return {name: float(right[labels == label].double().mean()) for label, name in enumerate(classes)}
 
 
 def confused_pairs(labels, logits, classes, count=5):
-    """The most frequent mistakes, as rows of a table; none for a network that makes none."""
+    """The most frequent mistakes, as rows of a table; no rows for a network that makes none."""
     answers = logits.argmax(dim=1).cpu()
     wrong = answers != labels
     pairs, counts = torch.stack([labels, answers])[:, wrong].unique(dim=1, return_counts=True)
@@ -145,10 +145,10 @@ def epoch_table(title, history):
 
 
 def about_maps(maps):
-    """What heat maps (2, n, H, W) of n images say, that for the true class first, as lines of Markdown.
+    """What heat maps (2, n, H, W) of n images say, as lines of Markdown; those for the true class come first.
 
-    How much of their mass lies in the middle quarter of the image, and how alike the two maps of an image are: the mean
-    correlation over their pixels. Images with an empty map are left out.
+    They say how much of the mass lies in the middle quarter of the image, and how alike an image's two maps are: the
+    mean correlation over their pixels. Images with an empty map are left out.
     """
     maps = maps[:, maps.amax(dim=(2, 3)).amin(dim=0) > 0].double()
     if not maps.numel():

@@ -18,19 +18,19 @@ from common.utils import interactive, modes_kept
 
 @dataclass
 class History:
-    """What happened: one row an epoch, its line in the log, and the seconds that training and evaluation took."""
+    """What happened: one row per epoch, its log line, and the seconds that training and evaluation took."""
 
     epochs: list[dict] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
     seconds: dict = field(default_factory=lambda: {"train": 0.0, "eval": 0.0})
 
     def __getitem__(self, key):
-        """One column, such as "test_accuracy", as a list with one number an epoch."""
+        """One column, such as "test_accuracy", as a list with one number per epoch."""
         return [row[key] for row in self.epochs]
 
 
 def accuracy(logits, targets):
-    """Which answers are right, bool (N,): the class with the highest score of (N, classes) is the target (N,)."""
+    """Which answers are right, bool (N,): the class with the highest score in (N, classes) is the target (N,)."""
     return logits.argmax(dim=1) == targets
 
 
@@ -59,16 +59,16 @@ def fit(
     "accuracy", says for each image whether it is right.
 
     `schedule` is a scheduler of torch.optim: OneCycleLR steps after each batch, ReduceLROnPlateau after each epoch
-    on the loss of `held_out`, every other one after each epoch. `bfloat16` runs the training's forward pass in
-    bfloat16 where that is safe, which is faster on hardware that knows it.
+    on the loss of `held_out`, any other after each epoch. `bfloat16` runs the training's forward pass in bfloat16
+    where that is safe, which is faster on hardware that supports it.
 
-    `checkpoint` is a file to save to after each epoch. Where it exists, training goes on from there: on a CPU it ends
-    with the same weights and history, to the bit, as a run that was never interrupted.
+    `checkpoint` is a file to save to after each epoch. If it exists, training resumes from it: on a CPU it ends with
+    the same weights and history, to the bit, as a run that was never interrupted.
 
     A network is trained once: to go on from its weights, load them into a new one.
 
-    Raises ValueError if the model was trained or the optimiser has made steps already, the checkpoint belongs to
-    another training, or ReduceLROnPlateau has nothing to look at, and ArithmeticError if the loss is no longer finite.
+    Raises ValueError if the model was already trained, the optimiser has already made steps, the checkpoint belongs to
+    another training, or ReduceLROnPlateau has no loss to watch; ArithmeticError if the loss is no longer finite.
     """
     if isinstance(schedule, ReduceLROnPlateau) and not held_out:
         raise ValueError("ReduceLROnPlateau needs the loader held_out: the test set must not decide the learning rate.")
@@ -83,7 +83,7 @@ def fit(
             history = state.load(checkpoint)
             for line in history.log:
                 log(line)
-            log(f"Going on after epoch {len(history.epochs)} of {epochs}, from the checkpoint {Path(checkpoint).name}")
+            log(f"Resuming after epoch {len(history.epochs)} of {epochs}, from the checkpoint {Path(checkpoint).name}")
 
     model.was_trained = True  # from here on, even if somebody interrupts
     for epoch in range(len(history.epochs) + 1, epochs + 1):
@@ -114,7 +114,7 @@ def fit(
 
 
 def check_untrained(model):
-    """Raise ValueError for a model that fit() or fit_many() trained: its new history would not tell the whole story."""
+    """Raise ValueError for a model that fit() or fit_many() trained: a new history would not tell the whole story."""
     if getattr(model, "was_trained", False):
         raise ValueError(
             "This network was trained already: before training again, run the cell that makes it, and the one that "
@@ -156,13 +156,13 @@ def train_epoch(model, loader, optimizer, schedule=None, loss=F.cross_entropy, m
 
 
 def answer(model, inputs):
-    """The model's outputs for a batch: for one tensor, or for a tuple of them if it has several inputs."""
+    """The model's outputs for a batch: one tensor, or a tuple of tensors if the model has several inputs."""
     return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
 
 
 @torch.no_grad()
 def predict(model, loader):
-    """The model's outputs, such as logits (N, classes), for all images of a loader; the modes of its modules are kept.
+    """The model's outputs, such as logits (N, classes), for all images of a loader; its modules keep their modes.
 
     Raises ValueError for a loader that shuffles or augments: its batches would not fit its targets.
     """
@@ -192,7 +192,7 @@ def _named(prefix, measures):
 
 
 def log_line(row, test_size, seconds):
-    """The line that is printed after an epoch, from its row of the history."""
+    """The line printed after an epoch, from its row of the history."""
     line = f"Epoch {row['epoch']:2d}  learning rate {row['lr']:.5f}  "
     line += f"train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.2%}  "
     if "held_out_accuracy" in row:
@@ -205,7 +205,7 @@ def log_line(row, test_size, seconds):
 
 
 class TrainingState:
-    """Everything that decides how training goes on; saved to and loaded from a checkpoint file."""
+    """Everything that decides how training continues; saved to and loaded from a checkpoint file."""
 
     def __init__(self, model, train, optimizer, schedule, epochs, bfloat16, measures):
         self.parts = {"model": model, "optimizer": optimizer}
@@ -213,7 +213,7 @@ class TrainingState:
             self.parts["schedule"] = schedule
         self.generator = train.generator
         self.device = train.targets.device.type
-        # A checkpoint is for one training only. These texts tell trainings apart, before the first step is taken.
+        # A checkpoint is for one training only. These texts tell trainings apart before the first step.
         self.settings = {
             "network": str(model),
             "first weights": _digest(model.state_dict().values()),
@@ -229,7 +229,7 @@ class TrainingState:
         }
 
     def save(self, path, history):
-        """Write the checkpoint in one step: killed at any moment, either the old one or the new one is there."""
+        """Write the checkpoint in one step: after a kill at any moment, the old one or the new one is there."""
         state = {
             "settings": self.settings,
             "epochs": history.epochs,
@@ -244,7 +244,7 @@ class TrainingState:
             torch.save(state, unfinished)
 
     def load(self, path):
-        """Put everything back to the end of the checkpoint's last epoch and return the history until then."""
+        """Put everything back to the end of the checkpoint's last epoch, and return the history so far."""
         if Path(path).is_dir():
             raise ValueError(f"The checkpoint {path} is a folder: name a file.")
         try:
@@ -252,7 +252,7 @@ class TrainingState:
             settings = state["settings"]
         except PermissionError:
             raise
-        except Exception:  # torch.load has no exception of its own for a damaged file, and advises to trust it
+        except Exception:  # torch.load has no exception for a damaged file, and advises to trust it
             raise ValueError(f"{path} is damaged or not a checkpoint of this course: delete it.") from None
         other = [key for key, value in self.settings.items() if settings.get(key) != value]
         if other:

@@ -1,4 +1,4 @@
-"""Small helpers: where the course lies, missing packages, seeds, the device, the table of layers, the versions."""
+"""Small helpers: the course's folder, missing packages, seeds, the device, the table of layers, the versions."""
 
 import contextlib
 import copy
@@ -16,11 +16,11 @@ import torch
 from torch import nn
 
 ROOT = Path(__file__).resolve().parent.parent  # the folder that holds common/
-KEPT = ("torch", "numpy", "ipython", "ipykernel")  # another version of these breaks a Colab machine that is running
+KEPT = ("torch", "numpy", "ipython", "ipykernel")  # changing their version breaks a running Colab machine
 
 
 def install(*packages):
-    """Install those packages that are missing, with what they need, and nothing that changes a package in KEPT."""
+    """Install missing packages, with what they need, but nothing that changes a package in KEPT."""
     missing = [package for package in packages if not is_installed(package)]
     if missing:
         kept = [f"{package}=={metadata.version(package)}" for package in KEPT]
@@ -28,7 +28,7 @@ def install(*packages):
 
 
 def is_installed(package):
-    """Whether a package is there, by the name that pip knows."""
+    """Whether a package is installed, by its name in pip."""
     try:
         return bool(metadata.version(package))
     except metadata.PackageNotFoundError:
@@ -38,7 +38,7 @@ def is_installed(package):
 def interactive():
     """Whether somebody is watching: in a terminal or in Colab a progress bar is shown, else plain lines.
 
-    The environment variable TQDM_DISABLE says that nobody is, as for the notebooks of a batch in Colab.
+    The environment variable TQDM_DISABLE says that nobody is, as in a batch in Colab.
     """
     return "TQDM_DISABLE" not in os.environ and (sys.stderr.isatty() or "google.colab" in sys.modules)
 
@@ -52,7 +52,7 @@ def set_seed(seed):
 
 
 def choose_device(name="auto"):
-    """Return the torch.device `name`, "cpu" or "cuda"; "auto" is the GPU where there is one."""
+    """Return the torch.device `name`, "cpu" or "cuda"; "auto" is the GPU if there is one."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
@@ -61,20 +61,20 @@ def choose_device(name="auto"):
 
 
 def has_bfloat16(device):
-    """Whether a device computes in bfloat16, instead of imitating it, which is many times slower."""
+    """Whether a device really computes in bfloat16; emulation is many times slower."""
     if torch.device(device).type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu.get_capabilities().get("avx512_bf16", False)
 
 
 def device_name(device):
-    """What the record calls a device: "CPU", or the name of the GPU."""
+    """The name of a device in the record: "CPU", or the name of the GPU."""
     return torch.cuda.get_device_name() if torch.device(device).type == "cuda" else "CPU"
 
 
 @contextlib.contextmanager
 def modes_kept(model):
-    """Put each module of a model back into its own mode, training or evaluation, after the block."""
+    """After the block, put each module of a model back into its mode, training or evaluation."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         yield
@@ -109,15 +109,15 @@ class _Sizes(list):
 
 
 def output_size(size, kernel, stride=1, padding=0):
-    """How many places a kernel has along a side of `size` pixels."""
+    """How many positions a kernel has along a side of `size` pixels."""
     return (size + 2 * padding - kernel) // stride + 1
 
 
 def receptive_field(model, input_size):
     """Follow one image of `input_size` (C, H, W) through a chain of convolutions and pools.
 
-    Layers of a `shortcut` are left out: they lie beside the chain and see less than it does.
-    Returns one dict a layer: its output (C, H, W), kernel, stride, padding, the `jump` between neighbouring outputs
+    Layers of a `shortcut` are left out: they lie beside the chain and see less.
+    Returns one dict per layer: its output (C, H, W), kernel, stride, padding, the `jump` between neighbouring outputs
     and the receptive `field`, both in pixels of the input (Araujo et al. 2019, doi 10.23915/distill.00021).
     """
     rows = []
@@ -148,19 +148,19 @@ def receptive_field(model, input_size):
 
 
 def side(value):
-    """Kernel size, stride and padding are one number or two; the networks of the course have square ones."""
+    """A kernel size, stride or padding, given as one number or two; in this course they are square."""
     return value if isinstance(value, int) else value[0]
 
 
 def versions():
-    """Versions of Python and of what decides a result; of the course the commit, where it lies in a Git repository."""
+    """Versions of Python and of what decides a result; for the course its commit, if it is in a Git repository."""
     packages = ("torch", "torchvision", "numpy", "scikit-learn")
     found = {"python": platform.python_version(), **{package: metadata.version(package) for package in packages}}
     return {**found, **({"course": commit()} if commit() else {})}
 
 
 def commit():
-    """The commit of the course's files, with "changed" behind it where they differ from it; None outside of Git."""
+    """The commit of the course's files, followed by "changed" if they differ from it; None outside Git."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty= changed"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

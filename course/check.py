@@ -22,7 +22,7 @@ from course.notebooks import (
 from course.page import render
 from course.sessions import all_sessions
 
-# A folder of somebody's machine: of a user, of Colab, a temporary one.
+# A folder on somebody's machine: a user's, Colab's, a temporary one.
 LOCAL_PATH = re.compile(r"(?<![\w.])/(?:home|root|Users|work|tmp|content)/\w")
 
 
@@ -38,7 +38,7 @@ def check():
 
 
 def check_session(session):
-    """Yield what is wrong with a session: results missing or of other code, or a page of other results."""
+    """Yield what is wrong with a session: results missing or from other code, or a page with other results."""
     folder, name = session.folder, session.name
     records = results(folder)
     if not records:
@@ -51,7 +51,7 @@ def check_session(session):
         return
     missing = set(session.runs()) - {run_of(record) for record in records}
     for variant, seed in sorted(missing):
-        yield f"{name}: there is no result of variant {variant}, seed {seed}."
+        yield f"{name}: there is no result for variant {variant}, seed {seed}."
     parameters = set(session.schema) - PLACE_PARAMETERS
     if any(set(record["params"]) != parameters or record["profile"] != "full" for record in records):
         yield f"{name}: the results are not those of today's parameters or of the full profile."
@@ -68,7 +68,7 @@ def check_session(session):
 
 
 def check_weights(folder, files):
-    """Yield where the weights beside a page are not those of its records, {path: record}."""
+    """Yield where the weights beside a page differ from those of its records, {path: record}."""
     for path in [folder / "weights.safetensors", *folder.glob("weights/*")]:
         if path.exists() and path.relative_to(folder).as_posix() not in files:
             yield f"{folder.name}: {path.relative_to(folder)} should not be there."
@@ -95,12 +95,12 @@ def check_page(folder, files):
 
 
 def local_paths():
-    """Yield the files of the repository that name a folder of somebody's machine."""
+    """Yield the files of the repository that name a folder on somebody's machine."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
-        yield "This is not a git checkout: which files belong to it is not known."
+        yield "This is not a git checkout: its files are unknown."
     for name in filter(None, listed.stdout.split("\0")):
         path = ROOT / name
         if path.is_file() and LOCAL_PATH.search(path.read_text(encoding="utf-8", errors="ignore")):
-            yield f"{name} names a folder of somebody's machine."
+            yield f"{name} names a folder on somebody's machine."

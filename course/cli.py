@@ -1,4 +1,4 @@
-"""The command `course`: run a session's notebook, publish what it produced, fetch data, list what there is."""
+"""The command `course`: run a session's notebook, publish its results, fetch data, list what there is."""
 
 import argparse
 import math
@@ -23,7 +23,7 @@ class StoppedError(Exception):
 
 
 def main(arguments=None):
-    """Entry point: exit code 0, 1 where the work failed, 2 where the command was wrong."""
+    """Entry point: exit code 0, 1 if the work failed, 2 if the command was wrong."""
     options = parse_arguments(arguments)
     for number in SIGNALS:
         signal.signal(number, raise_stopped)
@@ -39,22 +39,22 @@ def main(arguments=None):
 
 
 def shorten(message):
-    """A message with its long lines cut: a value that somebody gave may have any length."""
+    """A message with long lines cut: a value from a user may have any length."""
     lines = str(message).splitlines()
     return "\n".join(line if len(line) <= 1000 else f"{line[:300]}… ({len(line):,} characters)" for line in lines)
 
 
 class Parser(argparse.ArgumentParser):
-    """Argparse's, which would repeat a wrong value whole."""
+    """Argparse's parser, which would repeat a wrong value in full."""
 
     def error(self, message):
         super().error(shorten(message))
 
 
 def raise_stopped(*_):
-    for number in SIGNALS:  # the first one counts: impatience must not keep the kernel from being stopped too
+    for number in SIGNALS:  # only the first counts: later ones must not keep us from stopping the kernel
         signal.signal(number, signal.SIG_IGN)
-    raise StoppedError("stopped; the same command goes on, a run from its last finished epoch.")
+    raise StoppedError("stopped; the same command resumes, a run after its last finished epoch.")
 
 
 def parse_arguments(arguments):
@@ -76,7 +76,7 @@ def parse_arguments(arguments):
     command.add_argument(
         "--to", type=named_path, metavar="FOLDER", help="publish there; quick runs are refused elsewhere"
     )
-    command.add_argument("--rerender", action="store_true", help="make the published READMEs again with today's prose")
+    command.add_argument("--rerender", action="store_true", help="make the published READMEs again, with today's prose")
     command.set_defaults(command=run_publish)
 
     command = commands.add_parser("index", help="write the index, and badges and bootstrap cell into every notebook")
@@ -91,7 +91,7 @@ def parse_arguments(arguments):
 
     command = commands.add_parser("verify", help="evaluate the committed weights with today's code")
     command.add_argument("session", nargs="?", help="all sessions if not given")
-    command.add_argument("--note", action="store_true", help="write down on the session's page that it was verified")
+    command.add_argument("--note", action="store_true", help="note the verification on the session's page")
     command.set_defaults(command=run_verify)
 
     command = commands.add_parser("demo", help="describe the networks for the demo, in docs/demo/networks.json")
@@ -123,9 +123,9 @@ def parse_arguments(arguments):
 
 
 def named_path(text):
-    """A file or folder from the command line; an empty text would mean the present folder."""
+    """A file or folder from the command line; an empty text would mean the current folder."""
     if not text:
-        raise argparse.ArgumentTypeError("give a name; the present folder is .")
+        raise argparse.ArgumentTypeError("give a name; the current folder is .")
     return Path(text)
 
 
@@ -147,17 +147,17 @@ def run(options):
     schema = session.schema
     chosen = dict(options.parameter) | ({"seed": options.seed} if options.seed is not None else {})
     if {"checkpoint", "weights"} & set(chosen):
-        raise UsageError("`course run` itself says where checkpoint and weights lie; papermill lets you choose.")
+        raise UsageError("`course run` sets checkpoint and weights itself; papermill lets you choose.")
     chosen = check_parameters(schema, {name: parse(schema, name, text) for name, text in chosen.items()})
     values = session.parameters(options.profile) | chosen
     if not (ROOT / values.get("log_dir", "")).resolve().is_relative_to(ROOT.resolve()):
-        raise UsageError(f"log_dir must be a folder inside of {ROOT}, such as logs/tensorboard.")
+        raise UsageError(f"log_dir must be a folder inside {ROOT}, such as logs/tensorboard.")
     name = run_name({name: rule["default"] for name, rule in schema.items()} | values, chosen)
     execute(session.path, values, Path(options.profile) / session.name / name, options.time_limit * 3600)
 
 
 def parse(schema, name, text):
-    """A parameter's value from the command line; what does not fit stays a text, and the check refuses it."""
+    """A parameter's value from the command line; what does not fit stays text, which the check refuses."""
     types = {"integer": int, "number": float, "boolean": {"true": True, "false": False}.__getitem__, "string": str}
     try:
         return types[schema[name]["type"]](text.lower() if schema[name]["type"] == "boolean" else text)
@@ -258,7 +258,7 @@ def run_compare(options):
         figure, _ = distributions({names[0]: before, names[1]: after})
         try:
             figure.savefig(options.plot)
-        except ValueError as error:  # an ending that is no format
+        except ValueError as error:  # the ending is not a format
             raise UsageError(str(error)) from None
 
 

@@ -1,4 +1,4 @@
-"""The accuracies that `course compare` compares, from published results or from executed notebooks."""
+"""The accuracies for `course compare`, from published results or executed notebooks."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from course.sessions import UsageError, find_session
 
 
 def accuracies(name):
-    """The test accuracies of SESSION:VARIANT of the published results, or of FOLDER:VARIANT of executed notebooks."""
+    """The test accuracies of SESSION:VARIANT (published results) or FOLDER:VARIANT (executed notebooks)."""
     where, variant = name.rsplit(":", 1) if ":" in name else (name, "")
     if Path(where).is_dir():
         paths = [path for path in sorted(Path(where).glob("*.ipynb")) if path.name != "executed.ipynb"]

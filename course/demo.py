@@ -1,4 +1,4 @@
-"""What the demo in docs/demo knows of the networks, networks.json, and the test images that it offers, images.json."""
+"""Data for the demo in docs/demo: networks.json describes the networks, images.json the test images that it offers."""
 
 import inspect
 import json
@@ -28,7 +28,7 @@ def write_networks():
 
 
 def networks_json():
-    """The text of networks.json: where the sessions lie, and of each network what the demo needs to run it."""
+    """The text of networks.json: where the sessions lie, and what the demo needs to run each network."""
     images = json.loads((PAGE / "images.json").read_text(encoding="utf-8"))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     source = f"{project['project']['urls']['Repository']}/tree/{project['tool']['course']['release']}"
@@ -37,16 +37,16 @@ def networks_json():
 
 
 def networks(images):
-    """Yield (description, untrained network) of all networks of the sessions whose data set is in `images`."""
+    """Yield (description, untrained network) for all networks of the sessions whose data set is in `images`."""
     for session in all_sessions():
         yield from session_networks(session, images)
 
 
 def session_networks(session, images):
-    """Yield (description, untrained network) of the networks of one session, that of the headline first.
+    """Yield (description, untrained network) for the networks of one session, that of the headline first.
 
-    Its tensors have their own names in weights.safetensors; the others stand there with their name before, such as
-    "step 1/0.0.weight".
+    In weights.safetensors its tensors have their own names; those of the others have the network's name in front, such
+    as "step 1/0.0.weight".
     """
     records, file = results(session.folder), session.folder / "weights.safetensors"
     dataset = images.get(records[0]["dataset"]["name"]) if records else None
@@ -69,7 +69,7 @@ def session_networks(session, images):
             "tested": record["dataset"]["test"],
             "accuracy": accuracies.get(name),
             "parameters": count_parameters(network),
-            # without weights of the course the demo still runs those of a reader
+            # without the course's weights the demo still runs a reader's
             "weights": str(file.relative_to(ROOT)) if {prefix + tensor for tensor in tensors} <= trained else None,
             "prefix": prefix,
             "outputs": outputs(classes_of(session, record["params"], dataset), described["layers"][-1]["shape"][0]),
@@ -79,7 +79,7 @@ def session_networks(session, images):
 
 
 def tensor_names(file):
-    """The names of the tensors in a safetensors file; none where it is not there."""
+    """The names of the tensors in a safetensors file; none if it does not exist."""
     if not file.exists():
         return set()
     with safe_open(file, "pt") as tensors:
@@ -87,22 +87,22 @@ def tensor_names(file):
 
 
 def examples(network, images):
-    """Inputs (1, …) that a network takes: an image, and a digit where it adds one."""
+    """Inputs (1, …) that a network takes: an image, and a digit if it adds one."""
     image, digit = torch.zeros(1, len(images["mean"]), *images["size"]), torch.zeros(1, 1)
     return (image, digit)[: len(inspect.signature(network.forward).parameters)]
 
 
 def classes_of(session, params, images):
-    """The classes of a session: those of its data set, or of what it makes of it."""
+    """The classes of a session: those of its data set, or of what it makes from it."""
     if not session.test_set:
         return images["classes"]
     return call_named(data, session.test_set, params, data.load("digits")).classes
 
 
 def outputs(classes, size):
-    """What the `size` numbers mean that come out: the scores of the classes, then for session 2 those of the sums.
+    """What the `size` outputs mean: the scores of the classes, then for session 2 those of the sums.
 
-    Where only one number follows, a regression, it is the sum itself and has no classes.
+    If only one number follows, a regression, it is the sum itself and has no classes.
     """
     label, rest = {"name": "label", "classes": classes}, size - len(classes)
     if rest == 0:
@@ -111,9 +111,9 @@ def outputs(classes, size):
 
 
 def write_images():
-    """Write the test images that the demo offers, the first few of each class, and what it must know of the data.
+    """Write the test images that the demo offers, the first few of each class, and what it must know about the data.
 
-    The data sets are downloaded where they are not there; raises DataError where that fails.
+    Missing data sets are downloaded; raises DataError if that fails.
     """
     described = {}
     for name in data.NAMES:

@@ -8,7 +8,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 
 from common.utils import side
 
-# The kinds of layer that docs/demo/forward.js computes. What changes nothing in evaluation is left out.
+# The kinds of layer that docs/demo/forward.js computes. Layers that do nothing in evaluation are left out.
 KINDS = {
     nn.Conv2d: "conv",
     nn.BatchNorm2d: "batch_norm",
@@ -29,10 +29,10 @@ PIXEL = {"size": 1, "jump": 1, "start": 0}  # what a pixel of the image itself s
 def describe(network, *inputs):
     """The layers of a network, its inputs, its tensors and where its heat map is taken, as plain lists and dicts.
 
-    `inputs` are examples (1, …) of what the network takes. A layer has a `name`, which is the beginning of the names of
-    its tensors, a `kind`, the names of its `inputs`, the `shape` of its output without the batch, what its kind needs,
-    and the `field` of its outputs: `size` pixels wide, `jump` pixels from one output to the next, the first one from
-    pixel `start` on; None where an output sees the whole image. Raises ValueError for a layer that is not in KINDS.
+    `inputs` are example inputs (1, …). A layer has a `name`, with which the names of its tensors begin, a `kind`, the
+    names of its `inputs`, the `shape` of its output without the batch, and what its kind needs. The `field` of its
+    outputs is `size` pixels wide, `jump` pixels from one output to the next, the first one from pixel `start` on; it is
+    None if an output sees the whole image. Raises ValueError for a layer that is not in KINDS.
     """
     traced = fx.symbolic_trace(network.eval())
     ShapeProp(traced).propagate(*inputs)
@@ -41,7 +41,7 @@ def describe(network, *inputs):
     for node in traced.graph.nodes:
         shape = list(node.meta["tensor_meta"].shape[1:])
         if node.op == "placeholder":
-            names[node] = node.name.removesuffix("_1")  # tracing adds it where Python has a function of that name
+            names[node] = node.name.removesuffix("_1")  # tracing adds it if Python has a function of that name
             found[names[node]] = {"shape": shape, "field": PIXEL if len(shape) == 3 else None}
         elif node.op == "output":
             break
@@ -80,7 +80,7 @@ def options(kind, module, shape):
 
 
 def field(layer, before):
-    """The receptive field of a layer's outputs, from those of its inputs; of several the widest counts."""
+    """The receptive field of a layer's outputs, from those of its inputs; of several, the widest counts."""
     if layer["kind"] in ("flatten", "linear", "cat") or None in before:
         return None
     widest = max(before, key=lambda one: one["size"])
@@ -97,8 +97,8 @@ def field(layer, before):
 def heat(layers):
     """The layer whose maps are weighted for a heat map, and whether the map adds up to the score exactly.
 
-    It is the last one that still has places. Behind a max-pool its input is taken, which is finer, as in session 5. The
-    map is exact, a class activation map (Zhou et al. 2016), if the mean of the maps and a linear layer follow.
+    It is the last one that still has places. For a max-pool its finer input is taken instead, as in session 5. The map
+    is exact, a class activation map (Zhou et al. 2016), if the mean of the maps and a linear layer follow.
     """
     last = max(number for number, layer in enumerate(layers) if len(layer["shape"]) == 3 and layer["shape"][1] > 1)
     kinds = [layer["kind"] for layer in layers[last + 1 :]]

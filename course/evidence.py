@@ -1,6 +1,6 @@
-"""Whether what is to be published holds together: records, the notebooks that wrote them, and their weights.
+"""Whether what is to be published is consistent: records, the notebooks that wrote them, and their weights.
 
-Nothing here trains or evaluates: it takes milliseconds. That the weights do what the record says is for verify.py.
+Nothing here trains or evaluates: it takes milliseconds. Whether the weights do what the record says is for verify.py.
 """
 
 import ast
@@ -16,13 +16,13 @@ from common.parameters import PLACE_PARAMETERS, ParameterError, find_parameters,
 from common.record import MIME, VERSION, record_line
 from course.notebooks import NOT_DECIDING, PublishError, find_cell, plain_code, run_of, tags
 
-# The data sets that the course downloads or brings along. name as shown: (parameter, sizes, SHA-256)
+# The data sets that the course downloads or includes. name as shown: (parameter, sizes, SHA-256)
 DATASETS = {
     "MNIST": ("mnist", (60_000, 10_000), "5f617ad9c21210b06a84523faa989821d0a8990220a212a11ee8fb720bfd5317"),
     "CIFAR-10": ("cifar10", (50_000, 10_000), "013ba16d14ecc4829da62bf2af648ca30f600491ecb3e7f329c827db0dd17522"),
     "digits": ("digits", (1437, 360), "96d3bb0514e624432c3477ab1e31cc9e1ff935c01c52628222af8b82e1144774"),
 }
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # batch norm's, which are no parameters
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of batch norm: not parameters
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -30,7 +30,7 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # batch nor
 
 
 def judged(record):
-    """The measures of the network whose history and weights a record has: of one part, or of the run as a whole."""
+    """The measures of the network whose history and weights a record has: those of one part, or of the whole run."""
     metrics = record["metrics"]
     parts = metrics.get("parts", [])
     if _are_draws(parts):  # one of them is shown: the one at whose accuracy the history ends
@@ -41,7 +41,7 @@ def judged(record):
 
 
 def contradictions(records):
-    """Yield where records of one session contradict themselves, each other, or what is known; a sentence each."""
+    """Yield a sentence for each place where a session's records contradict themselves, each other, or known facts."""
     for record in records:
         for why in _within(record):
             yield f"{_name(record)}: {why}"
@@ -49,7 +49,7 @@ def contradictions(records):
 
 
 def _within(record):
-    """Yield where a number of a record is not what another number of it says."""
+    """Yield where two numbers of a record disagree."""
     params, metrics, history = record["params"], record["metrics"], record["history"]
     parts, shown = metrics.get("parts", []), judged(record)
     yield from _dataset_faults(record["dataset"], params)
@@ -76,11 +76,11 @@ def _within(record):
     if "stored" in metrics:
         right, changed = (metrics["stored"][name] for name in ("right", "changed"))
         if abs(right - shown["test_accuracy"] * record["dataset"]["test"]) > changed + 1e-6:
-            yield f"the stored weights judge {right} images rightly, which {changed} changed judgements do not explain."
+            yield f"the stored weights get {right} images right, which {changed} changed answers do not explain."
 
 
 def _history_faults(history, params, measures):
-    """Yield where a training's history is not whole, or does not end at the accuracies that it reached."""
+    """Yield where a training's history is incomplete, or does not end at the accuracies that it reached."""
     epochs = params.get("epochs", len(history))
     if len(history) != epochs or [row.get("epoch") for row in history] != list(range(1, len(history) + 1)):
         yield f"its history of {len(history)} rows does not have the epochs 1 to {epochs}."
@@ -90,23 +90,23 @@ def _history_faults(history, params, measures):
     for key in filter(_is_accuracy, measures):
         last = history[-1].get(key if key == "test_accuracy" else f"test_{key}", measures[key])
         if last != measures[key]:
-            yield f"{key} is {measures[key]}, at the end of its history {last}."
+            yield f"{key} is {measures[key]}, but {last} at the end of its history."
 
 
 def _dataset_faults(dataset, params):
-    """Yield where a data set is not the known one of its name."""
+    """Yield where a data set is not the known one with its name."""
     named = next((name for name, (parameter, *_) in DATASETS.items() if parameter == params.get("dataset")), None)
     if named and dataset["name"] != named:
         yield f"the parameter says that the data set is {params['dataset']}, the record {dataset['name']}."
     if dataset["name"] in DATASETS:
         _, sizes, sha256 = DATASETS[dataset["name"]]
-        chosen = params.get("classes") == 2  # images of other classes are left out then
+        chosen = params.get("classes") == 2  # then images of other classes are left out
         if dataset["sha256"] != sha256 or (not chosen and (dataset["train"], dataset["test"]) != sizes):
             yield f"its data are not {dataset['name']}: {sizes[0]} + {sizes[1]} images, SHA-256 {sha256[:16]}…"
 
 
 def _between(records):
-    """Yield what two runs cannot have in common, and what they must."""
+    """Yield where runs share what they cannot share, or differ where they must not."""
     seen = {}
     for record in records:
         name = _name(record)
@@ -141,7 +141,7 @@ def _is_accuracy(key):
 
 @contextmanager
 def naming(name):
-    """Raise PublishError, which names the notebook, where one of its parameters is not allowed."""
+    """Raise PublishError, which names the notebook, if one of its parameters is not allowed."""
     try:
         yield
     except ParameterError as error:
@@ -153,13 +153,13 @@ def naming(name):
 
 
 def check_notebook(notebook, record, name):
-    """Raise PublishError where an executed notebook does not show what it wrote into its record, or was cut together.
+    """Raise PublishError if an executed notebook does not show what its record says, or was pieced together.
 
-    A record of version 1 may have no checksum, and has none of the outputs, nor an execution count.
+    A record of version 1 may have no checksum, and has no outputs checksum or execution count.
     """
     output = next(output for output in find_cell(notebook, "record").outputs if MIME in output.get("data", {}))
     if record["schema"] == VERSION and output.data.get("text/plain") != record_line(output.data[MIME]):
-        raise PublishError(f"{name}: the record was changed after the run: its checksum is another one.")
+        raise PublishError(f"{name}: the record was changed after the run: its checksum does not match.")
     if any(item.output_type == "error" for cell in notebook.cells for item in cell.get("outputs", [])):
         raise PublishError(f"{name}: a cell ended with an error.")
     sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
@@ -176,7 +176,9 @@ def check_notebook(notebook, record, name):
         for measures in record["metrics"].get("parts") or [record["metrics"]]:
             for key in filter(_is_accuracy, measures):
                 if f"{measures[key]:.2%}" not in text:
-                    raise PublishError(f"{name}: the record says that {key} is {measures[key]:.2%}, no cell shows it.")
+                    raise PublishError(
+                        f"{name}: the record says that {key} is {measures[key]:.2%}, but no cell shows it."
+                    )
 
 
 def _check_order(notebook, record, name):
@@ -193,7 +195,7 @@ def _check_order(notebook, record, name):
 
 
 def outputs_of(notebook):
-    """The Outputs of an executed notebook, as its kernel heard them: from the parameters to the record."""
+    """The Outputs of an executed notebook, as its kernel saw them: from the parameters to the record."""
     outputs = Outputs()
     for output in _heard(notebook):
         if "data" in output:
@@ -216,7 +218,7 @@ def _text_of(notebook):
 
 
 def _heard(notebook):
-    """The outputs of all cells but the first, which make ready, and the record: what was printed or displayed."""
+    """What was printed or displayed by all cells but the first ones, which only prepare, and the record."""
     for cell in notebook.cells:
         if not tags(cell) & {"bootstrap", "parameters", "injected-parameters", "record"}:
             for output in cell.get("outputs", []):
@@ -225,9 +227,9 @@ def _heard(notebook):
 
 
 def check_code(notebook, source, name):
-    """Raise PublishError where a cell that decides nothing by its tag could have changed what others decide.
+    """Raise PublishError if a cell that by its tag decides nothing could have changed what others decide.
 
-    That the deciding cells are those of the source is compared by source_digest.
+    source_digest compares the deciding cells with the source's.
     """
     schema = read_schema(find_cell(source, "parameters").source)
     if plain_code(find_cell(notebook, "record")) != plain_code(find_cell(source, "record")):
@@ -249,7 +251,7 @@ def check_code(notebook, source, name):
 
 
 def _check_assignments(cell, schema, name):
-    """Raise PublishError unless a cell of parameters has nothing but lines `name = value` of known names."""
+    """Raise PublishError unless a cell of parameters has only lines `name = value` with known names."""
     injected = "injected-parameters" in tags(cell)
     names = []
     for node in ast.parse(plain_code(cell)).body:
@@ -262,7 +264,7 @@ def _check_assignments(cell, schema, name):
 
 
 def _read_names(code):
-    """The names that a cell takes from others; what it sets before it reads it is its own."""
+    """The names that a cell takes from others, without those that it sets before it reads them."""
     top = symtable.symtable(code, "cell", "exec")
     names = {symbol.get_name() for symbol in top.get_symbols() if symbol.is_referenced()}
     inner = top.get_children()
@@ -270,7 +272,7 @@ def _read_names(code):
         inner += table.get_children()
         names |= {symbol.get_name() for symbol in table.get_symbols() if symbol.is_global()}
     nodes = [ast.parse(code)]
-    for node in nodes:  # all but those in functions, which are read when the function is called
+    for node in nodes:  # all but those in functions, which are read only when the function is called
         nodes += [] if isinstance(node, ast.FunctionDef | ast.Lambda) else ast.iter_child_nodes(node)
     reads = [node for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
     for node in nodes:
@@ -287,7 +289,7 @@ def _read_names(code):
 
 
 def _bound_names(code):
-    """The names that a cell gives a value or changes a part of, "*" where it cannot be known."""
+    """The names that a cell assigns or changes in part; "*" if that cannot be known."""
     symbols = symtable.symtable(code, "cell", "exec").get_symbols()
     names = {symbol.get_name() for symbol in symbols if symbol.is_assigned() or symbol.is_imported()}
     for node in ast.walk(ast.parse(code)):
@@ -305,16 +307,16 @@ def _bound_names(code):
 
 
 def check_weights(path, record):
-    """Raise PublishError unless this is a file of tensors and nothing else, with as many parameters as the record says.
+    """Raise PublishError unless this is a file of tensors only, with as many parameters as the record says.
 
-    A pickle with another name is none.
+    A renamed pickle is refused.
     """
     try:
         with safe_open(path, framework="np") as tensors:
             shapes = {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118 (no dict)
     except SafetensorError as error:
-        raise PublishError(f"{path} is no safetensors file: {error}.") from None
-    parameters = defaultdict(int)  # of each network: that of the run, and others with their part's name before a /
+        raise PublishError(f"{path} is not a safetensors file: {error}.") from None
+    parameters = defaultdict(int)  # of each network: that of the run, and others, named by their part before a /
     for name, shape in shapes.items():
         parameters[name.rpartition("/")[0]] += 0 if name.endswith(STATISTICS) else prod(shape)
     parts = {part["part"]: part for part in record["metrics"].get("parts", []) if "part" in part}
@@ -322,4 +324,4 @@ def check_weights(path, record):
         said = parts.get(name, record["metrics"]).get("parameters")
         if said != found:
             network = f"the network {name!r}" if name else "its network"
-            raise PublishError(f"{path}: {network} has {found:,} parameters, the record says {said}.")
+            raise PublishError(f"{path}: {network} has {found:,} parameters, but the record says {said}.")

@@ -11,7 +11,7 @@ STUB = "...  # your code"
 BEGIN, END = "# solution", "# end of solution"
 REGION = re.compile(rf"^( *){BEGIN}\n.*?^ *{END}$", re.MULTILINE | re.DOTALL)
 LINE = re.compile(rf"^( *\w+ = ).*  {BEGIN}$", re.MULTILINE)
-# What nbgrader has to know of the marks in our notebooks.
+# What nbgrader must know about the marks in our notebooks.
 NBGRADER_CONFIG = f"""\
 c = get_config()
 c.CourseDirectory.course_id = "convnet-course"
@@ -41,7 +41,7 @@ def write_exercises():
 
 
 def without_solutions(notebook):
-    """The notebook for learners: stubs for solutions, and neither hints nor wrong answers."""
+    """The notebook for learners: stubs for solutions, no hints, no wrong answers."""
     notebook.cells = [cell for cell in notebook.cells if not tags(cell) & {"hint", "wrong"}]
     for cell in notebook.cells:
         if "exercise" in tags(cell):
@@ -53,7 +53,7 @@ def stub(cell):
     """The code of an exercise with a stub for each solution.
 
     A solution is the lines between `# solution` and `# end of solution`, or the value in a line
-    `name = value  # solution`. Raises PublishError where there is none.
+    `name = value  # solution`. Raises PublishError if there is none.
     """
     source = REGION.sub(rf"\g<1>{STUB}", cell.source)
     source = LINE.sub(rf"\g<1>{STUB}", source)
@@ -63,7 +63,7 @@ def stub(cell):
 
 
 def write_assignments(folder):
-    """Write an nbgrader course to `folder`: its configuration, and for each session an assignment of its name."""
+    """Write an nbgrader course to `folder`: its configuration, and an assignment for each session."""
     for path in solutions():
         source = folder / "source" / path.parent.name
         source.mkdir(parents=True, exist_ok=True)
@@ -72,9 +72,9 @@ def write_assignments(folder):
 
 
 def assignment(notebook):
-    """The notebook with its solutions as nbgrader wants it: what is to be written, and checks for a point each.
+    """The notebook with its solutions as nbgrader wants it: answers to write, and checks worth a point each.
 
-    Of a line `name = value  # solution` nbgrader would leave nothing: it becomes a line with a stub and a region.
+    nbgrader would delete a line `name = value  # solution`, so it becomes a line with a stub and a region.
     """
     notebook.cells = [cell for cell in notebook.cells if not tags(cell) & {"hint", "wrong"}]
     for cell in notebook.cells:

@@ -1,4 +1,4 @@
-"""What is the same in every notebook, badges and bootstrap cell, and the index in the top-level README."""
+"""What all notebooks share, badges and bootstrap cell, and the index in the top-level README."""
 
 import io
 import tomllib
@@ -101,7 +101,7 @@ def site_address():
 
 
 def _site():
-    """The sentence of the README that leads to the site."""
+    """The README's sentence with the link to the site."""
     return (
         f"**[The course as a site]({site_address()})**, with search, exercises, and every network to draw a digit for."
     )
@@ -114,7 +114,7 @@ def _heads():
 
 
 def _one_task(heads):
-    """The sessions whose networks read all ten digits of MNIST: only these can be compared in one plot."""
+    """The sessions whose networks read all ten digits of MNIST: only these are comparable in one plot."""
     ten = {session.name for session in all_sessions() if not session.test_set}
     on_mnist = {name for name in heads if results(SESSIONS / name)[0]["dataset"]["name"] == "MNIST"}
     return {name: head for name, head in heads.items() if name in ten & on_mnist}
@@ -134,14 +134,14 @@ def _index(heads):
             head = heads[session.name]
             row[1:] = f"{head.accuracy} (n = {head.n})", f"{head.parameters:,}"
         lines.append(f"| {' | '.join(row)} |")
-    lines += ["", f"All of it in one go, on a GPU: [![Open in Colab]({COLAB_BADGE})]({colab_address(RUN_ALL)})"]
+    lines += ["", f"The whole course at once, on a GPU: [![Open in Colab]({COLAB_BADGE})]({colab_address(RUN_ALL)})"]
     if points := _one_task(heads):
         lines += ["", f"![{_journey_in_words(points)}](images/{JOURNEY})"]
     return "\n".join(lines)
 
 
 def _label(name):
-    """A session in a plot: its number, then its name in words."""
+    """A session's name in a plot: its number, then its name in words."""
     return f"{int(name[1:3])} {name[4:].replace('_', ' ')}"
 
 
@@ -171,7 +171,7 @@ def _journey_in_words(heads):
 
 
 def between(text, marker, content):
-    """Replace what stands between the comments <!-- marker --> and <!-- /marker -->."""
+    """Replace the text between the comments <!-- marker --> and <!-- /marker -->."""
     start, end = f"<!-- {marker} -->", f"<!-- /{marker} -->"
     if text.count(start) != 1 or text.count(end) != 1:
         raise PublishError(f"There must be one {start} and one {end}.")

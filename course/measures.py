@@ -1,4 +1,4 @@
-"""What the runs of a session reached: means and spreads over its seeds or draws."""
+"""What a session's runs reached: means and spreads over seeds or draws."""
 
 import statistics
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ def percent(fraction, digits=2):
 
 @dataclass(frozen=True)
 class Measure:
-    """An accuracy of several runs, as fractions, and its target or None."""
+    """An accuracy in several runs, as fractions, and its target or None."""
 
     values: list[float]
     target: float | None
@@ -43,21 +43,21 @@ class Measure:
         return f"{100 * self.mean:.{digits}f} ± {percent(statistics.stdev(self.values), digits)}"
 
     def beside_target(self):
-        """With three digits where two would hide on which side of the target the mean is."""
+        """With three digits if two would hide on which side of the target the mean is."""
         return self.rounded(3 if percent(self.mean) == percent(self.target) else 2)
 
 
 @dataclass(frozen=True)
 class Group:
-    """The results of a variant of a session or, where its runs have named parts, of one of these."""
+    """The results of one variant of a session, or of one named part if its runs have parts."""
 
     name: str
-    over: str  # what its results differ in, "seeds" or "draws"
+    over: str  # what its results differ in: "seeds" or "draws"
     accuracy: Measure  # on the test images
     others: dict[str, Measure]  # other accuracies
     parameters: int
-    receptive_field: int | str  # "" where the runs do not say it
-    seconds: float  # of training, a mean over the runs
+    receptive_field: int | str  # "" if the runs do not say
+    seconds: float  # of training, mean over the runs
     device: str
 
     @property
@@ -71,9 +71,9 @@ class Group:
 
 
 def groups(records):
-    """The groups of a session's records, in the order in which they occur.
+    """The groups of a session's records, in order of appearance.
 
-    Raises PublishError where the runs do not measure the same.
+    Raises PublishError if the runs do not measure the same.
     """
     results = [result for record in records for result in _results(record)]
     if len({frozenset(key for key in result if key.endswith("_accuracy")) for result in results}) > 1:
@@ -90,14 +90,14 @@ def headline(session, groups):
 
 
 def device(record):
-    """The device of a run, with its threads where it was the CPU."""
+    """The device of a run, with the number of threads for a CPU."""
     if record["device"] != "CPU":
         return record["device"]
     return f"CPU with {record['threads']} thread{'s' if record['threads'] > 1 else ''}"
 
 
 def _results(record):
-    """The results of a run that are averaged: itself, its draws, or its named parts each in a group of their own."""
+    """The results of a run to be averaged: the run, its draws, or its named parts, each in a group of its own."""
     whole = {
         "group": record["variant"],
         "target": record["params"]["target"],

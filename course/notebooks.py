@@ -13,10 +13,10 @@ from course.record_form import find_fault
 
 ROOT = Path(__file__).resolve().parent.parent
 SESSIONS = ROOT / "sessions"
-RUN_ALL = SESSIONS / "run_all.ipynb"  # no session: it executes them
-# Cells with these tags do not decide a result: they find the course, show what came out, or write it down.
+RUN_ALL = SESSIONS / "run_all.ipynb"  # not a session: it executes them
+# Cells with these tags do not decide a result: they find the course, show results, or record them.
 NOT_DECIDING = {"bootstrap", "parameters", "injected-parameters", "show", "record"}
-MAX_WEIGHTS = 6_000_000  # bytes of the weights of the run that a page shows; larger files are not committed
+MAX_WEIGHTS = 6_000_000  # bytes, for the weights of the run that a page shows; larger files are not committed
 MAX_OTHER_WEIGHTS = 1_000_000  # of each of its other runs
 
 
@@ -25,7 +25,7 @@ class PublishError(Exception):
 
 
 def read_notebook(path):
-    """Read a notebook; raise PublishError if it is none."""
+    """Read a notebook; raise PublishError if it is not one."""
     try:
         notebook = nbformat.reader.reads(Path(path).read_text(encoding="utf-8"))
         nbformat.validate(notebook, version=4)
@@ -43,7 +43,7 @@ def read_notebook(path):
 
 
 def first_line(error):
-    """What an error says, in one line that is not too long."""
+    """An error's message, in one line of limited length."""
     return next(iter(str(error).splitlines()), type(error).__name__)[:300]
 
 
@@ -71,7 +71,7 @@ def source_digest(notebook):
 
 
 def plain_code(cell):
-    """The code of a cell without comments and layout; raises PublishError where it is not Python."""
+    """The code of a cell without comments and layout; raises PublishError if it is not Python."""
     try:
         return ast.unparse(ast.parse(cell.source))
     except (SyntaxError, ValueError) as error:
@@ -79,7 +79,7 @@ def plain_code(cell):
 
 
 def read_record(notebook, name):
-    """The record in the last output of an executed notebook; `name` is how to call the notebook in an error."""
+    """The record in the last output of an executed notebook; `name` is the notebook's name in errors."""
     for output in find_cell(notebook, "record").get("outputs", []):
         if MIME in output.get("data", {}):
             record = output["data"][MIME]
@@ -91,13 +91,13 @@ def read_record(notebook, name):
 
 
 def check_record(record, name):
-    """Raise PublishError if this is not a record of a run; `name` is how to call it in the error."""
+    """Raise PublishError if this is not a record of a run; `name` is its name in the error."""
     if why := find_fault(record):
-        raise PublishError(f"{name} has a record of another form ({first_line(why)}): execute it again.")
+        raise PublishError(f"{name} has a malformed record ({first_line(why)}): execute it again.")
 
 
 def results(folder):
-    """The records in a folder's results.json; an empty list where nothing was published."""
+    """The records in a folder's results.json; an empty list if nothing was published."""
     path = folder / "results.json"
     records = _read_json(path, list, [])
     for record in records:
@@ -106,12 +106,12 @@ def results(folder):
 
 
 def verification(folder):
-    """What `course verify --note` wrote down last, or None."""
+    """What `course verify --note` noted last, or None."""
     return _read_json(folder / "verified.json", dict, None)
 
 
 def _read_json(path, form, default):
-    """What a published file says; raises PublishError where it is damaged."""
+    """The content of a published file; raises PublishError if it is damaged."""
     if not path.exists():
         return default
     try:
@@ -119,7 +119,7 @@ def _read_json(path, form, default):
     except ValueError as error:
         raise PublishError(f"{path} is damaged: {first_line(error)}.") from None
     if not isinstance(content, form):
-        raise PublishError(f"{path} is damaged: it is no JSON {form.__name__}.")
+        raise PublishError(f"{path} is damaged: it is not a JSON {form.__name__}.")
     return content
 
 
@@ -129,14 +129,14 @@ def run_of(record):
 
 
 def shared_parameters(record):
-    """The parameters of a run without those that may differ between the runs of a page."""
+    """A run's parameters without those that may differ between the runs of a page."""
     return {name: value for name, value in record["params"].items() if name not in ("variant", "seed")}
 
 
 def weights_files(records):
     """The records of a page whose weights are committed, {path beside the page: record}.
 
-    Those of the run shown, the first, are `weights.safetensors`; of the others only version 2 of the record keeps any.
+    Those of the run shown, the first, are `weights.safetensors`; for the others only version 2 of the record keeps any.
     """
     files = {}
     for number, record in enumerate(records):

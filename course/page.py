@@ -1,4 +1,4 @@
-"""A session's README.md and its images, from its notebook, an executed one, and the records of all runs."""
+"""A session's README.md and images, from its notebook, an executed notebook, and the records of all runs."""
 
 import base64
 import copy
@@ -16,10 +16,10 @@ from course.measures import device, groups, headline, percent
 from course.notebooks import PublishError, first_line, results, run_of, tags, weights_files
 from course.sessions import in_reading_order, read_session
 
-# What no page may hold: control characters and those that turn the direction of what follows.
+# What no page may hold: control characters, and marks that turn the direction of the text after them.
 HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 LARGEST = 10_000_000  # bytes of a page with its images
-# How a line of Markdown begins that would look like the page's own head or headings, in a list too.
+# Starts of Markdown lines, in lists too, that would look like the page's own head or headings.
 OF_A_HEAD = re.compile(r"^((?:\s|[-*+]\s|\d+[.)]\s)*)([>#]|[=-](?=[=-]*\s*$))", re.M)
 COLOURS = re.compile(r"\x1b\[[\d;]*m")  # of a terminal
 
@@ -27,8 +27,8 @@ COLOURS = re.compile(r"\x1b\[[\d;]*m")  # of a terminal
 def render(session, executed, records, verified=None):
     """The README of a session and its images, {path: content}.
 
-    The page is the session's notebook with the outputs of `executed`, the run shown, matched by cell id; the figures at
-    the head come from `records`, the run shown first; `verified` says when the weights were evaluated again.
+    The page is the session's notebook with the outputs of `executed`, the run shown, matched by cell id. The figures at
+    the top come from `records`, the run shown first. `verified` says when the weights were evaluated again.
     """
     from nbconvert import MarkdownExporter
     from traitlets.config import Config
@@ -51,12 +51,12 @@ def render(session, executed, records, verified=None):
     resources = {"output_files_dir": "images", "course": {**summary(session, page, records), "verified": verified}}
     try:
         text, resources = exporter.from_notebook_node(page, resources)
-    except ValueError as error:  # two images with one name, or one that is not in base64
+    except ValueError as error:  # two images with the same name, or one not in base64
         raise PublishError(f"An image of the notebook cannot be written: {first_line(error)}") from None
     parts = re.split(r"(^```.*?^```$)", text, flags=re.MULTILINE | re.DOTALL)  # code keeps its blank lines
     text = "".join(part if part.startswith("```") else re.sub(r"\n{3,}", "\n\n", part) for part in parts).strip() + "\n"
     if found := HIDDEN.search(text):
-        raise PublishError(f"The page would hold the character {found[0]!r}, which does not show: take it out.")
+        raise PublishError(f"The page would hold the character {found[0]!r}, which is invisible: take it out.")
     size = len(text.encode()) + sum(map(len, resources["outputs"].values()))
     if size > LARGEST:
         raise PublishError(f"The page would have {size / 1e6:.0f} MB with its images, at most {LARGEST / 1e6:.0f}.")
@@ -64,12 +64,12 @@ def render(session, executed, records, verified=None):
 
 
 def _title(session):
-    """The title of a session, as its notebook has it."""
+    """The title of a session, from its notebook."""
     return session.notebook.cells[0].source.splitlines()[0].removeprefix("# ")
 
 
 def page_title(session, records):
-    """The title of a session's page: it says so where the network has another width than in the full profile."""
+    """The title of a session's page; it names the network's width if this is not the full profile's."""
     default = session.schema.get("width", {}).get("default")
     widths = sorted({record["params"].get("width", default) for record in records} - {default})
     return _title(session) + (f" (width {', '.join(map(str, widths))})" if widths else "")
@@ -114,7 +114,7 @@ def summary(session, page, records):
 
 
 def _differences(groups, head):
-    """Each two groups of two runs or more, compared; the headline's comes last: [(names, {measure: Difference})]."""
+    """All pairs of groups with two or more runs, the headline's last: [(names, {measure: Difference})]."""
     groups = sorted((group for group in groups if group.n > 1), key=lambda group: group is head)
     return [
         (
@@ -129,7 +129,7 @@ def _differences(groups, head):
 
 
 def _compared(session, head):
-    """How the headline differs from the runs of another session, where session.yaml names one: (name, Difference)."""
+    """How the headline differs from another session's runs, if session.yaml names one: (name, Difference)."""
     if not session.compare_with:
         return None
     folder, variant = session.compare_with
@@ -140,7 +140,7 @@ def _compared(session, head):
 
 
 def neighbours(session):
-    """The sessions to read before and after one, each as (title, folder), or None where there is none."""
+    """The sessions to read before and after a session, each as (title, folder), or None."""
     folders = in_reading_order(path.parent for path in session.folder.parent.glob("s*/session.ipynb"))
     place = folders.index(session.folder)
     around = [folders[place - 1] if place else None, folders[place + 1] if place + 1 < len(folders) else None]
@@ -148,7 +148,7 @@ def neighbours(session):
 
 
 def _changed(schema, records):
-    """What differs from the full profile in any run, besides what runs are meant to differ in."""
+    """What differs from the full profile in any run, apart from variant and seed."""
     changed = {}
     for name, rule in schema.items():
         values = {record["params"].get(name, rule["default"]) for record in records} - {rule["default"]}
@@ -168,11 +168,11 @@ def _command(record, schema):
 
 
 def _seconds(record):
-    """How long a run took from its first cell to its last."""
+    """The seconds that a run took from its first cell to its last."""
     try:
         started, finished = (datetime.fromisoformat(record[name]) for name in ("started", "finished"))
         return (finished - started).total_seconds()
-    except (ValueError, TypeError):  # no date; only one of them with a time zone
+    except (ValueError, TypeError):  # not a date; only one has a time zone
         raise PublishError(f"A record of {record['session']} does not say when its run started and finished.") from None
 
 
@@ -182,29 +182,29 @@ def _anchor(heading):
 
 
 def escape_markdown(value):
-    """Text from a record or an image as plain text in Markdown: no HTML, link, table or code comes alive."""
+    """Text from a record or an image as plain text in Markdown: HTML, links, tables and code stay inert."""
     text = html.escape(_one_line(value), quote=False)
     return _without_addresses(re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", text))
 
 
 def _one_line(value):
-    """A text in one line, without the colours of a terminal."""
+    """A text in one line, without terminal colours."""
     return " ".join(COLOURS.sub("", str(value)).split())
 
 
 def _without_addresses(text):
-    """GitHub makes a link of a bare address; with entities it is only shown."""
+    """GitHub turns a bare address into a link; with entities it is only shown."""
     return re.sub(r"(?i)(www)\.", r"\1&#46;", text.replace("://", "&#58;//"))
 
 
 def code(value):
-    """Text as code within a line or a table's cell, whatever it holds."""
+    """Any text as code within a line or a table cell."""
     text = _one_line(value)
     return f"<code>{escape_markdown(text)}</code>" if re.search("[`|]", text) else f"`{text}`"
 
 
 def fence(text):
-    """What to put before and after lines of text so that they are code: longer than any such line in them."""
+    """The fence that makes lines of text a code block: longer than any fence in them."""
     return "`" * max([3, *(len(ticks) + 1 for ticks in re.findall("`{3,}", text))])
 
 
@@ -212,7 +212,7 @@ SHOWN = ("text/markdown", "image/png", "text/plain")
 
 
 def harmless(output):
-    """A cell's output as a page may show it: text, tables and images; tags, links and addresses do not come alive."""
+    """A cell's output as a page may show it: text, tables and images; tags, links and addresses stay inert."""
     if "data" not in output:
         return output
     name, alt = output.metadata.get("filename", ""), output.metadata.get("alt", "")
@@ -220,13 +220,13 @@ def harmless(output):
         raise PublishError(f"An image of the notebook has the name {name!r}: take letters, digits, dots and dashes.")
     output = copy.deepcopy(output)
     language = output.metadata.get("language")
-    language = language if language in ("python", "diff") else ""  # code, whose plain text becomes a block on the page
+    language = language if language in ("python", "diff") else ""  # code: its plain text becomes a block on the page
     output.metadata = type(output.metadata)(filename=str(name), alt=str(alt), language=language)
     if language:
         output.data.pop("text/markdown", None)
     output.data = type(output.data)({mime: output.data[mime] for mime in SHOWN if mime in output.data})
     if "image/png" in output.data and not _is_png(output.data["image/png"]):
-        raise PublishError(f"An image of the notebook cannot be written: {str(name)!r} is no PNG.")
+        raise PublishError(f"An image of the notebook cannot be written: {str(name)!r} is not a PNG.")
     if "text/markdown" in output.data:
         text = COLOURS.sub("", output.data["text/markdown"])
         text = re.sub(r"<|\[|`{3,}|~{3,}", _entities, text)
@@ -236,13 +236,13 @@ def harmless(output):
 
 
 def _is_png(content):
-    """Whether these are the bytes of a PNG, in base64, whole and unharmed."""
+    """Whether this is a complete, undamaged PNG in base64."""
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(base64.b64decode(content)), formats=["PNG"]) as image:
             image.verify()
-    except Exception:  # Pillow raises what its many decoders raise
+    except Exception:  # Pillow's decoders raise many kinds
         return False
     return True
 

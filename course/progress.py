@@ -11,7 +11,7 @@ HIDDEN = LogEvent.RUN_INFO, LogEvent.RESOURCES_INFO, LogEvent.JOB_STARTED, LogEv
 
 
 def show_progress():
-    """Let this batch print how many steps are done, and how long the others take at the pace of these."""
+    """Let this batch print how many steps are done, and how long the rest takes at this pace."""
     started = time.monotonic()
 
     def is_shown(record):

@@ -32,7 +32,7 @@ from course.notebooks import (
 from course.page import render
 from course.sessions import read_session
 
-# What a page consists of, and how its README says so.
+# The parts of a page, and the mark in its README.
 PAGE = ("README.md", "results.json", "executed.ipynb", "weights.safetensors", "verified.json", "images", "weights")
 MADE_BY = "Made by `course publish` from executed notebooks"
 
@@ -48,7 +48,7 @@ def publishing_lock():
 def publish(paths, folder=None):
     """Publish executed notebooks, all runs of one session, and return the folder: by default sessions/<session>.
 
-    Raises PublishError where a notebook does not fit the session's source or the other notebooks.
+    Raises PublishError if a notebook does not fit the session's source or the other notebooks.
     """
     notebooks = {path: read_notebook(path) for path in paths}
     records = {path: read_record(notebook, path.name) for path, notebook in notebooks.items()}
@@ -70,7 +70,7 @@ def publish(paths, folder=None):
         check_notebook(notebooks[path], records[path], path)
         check_code(notebooks[path], session.notebook, path)
     for why in contradictions(ordered):
-        raise PublishError(f"The records do not hold together: {why[:300]}")
+        raise PublishError(f"The records are inconsistent: {why[:300]}")
     shown = paths[0]
     files = {"executed.ipynb": nbformat.writes(_portable(notebooks[shown])) + "\n"}
     files["results.json"] = json.dumps(ordered, indent=1) + "\n"
@@ -79,12 +79,12 @@ def publish(paths, folder=None):
         path = paths[ordered.index(record)]
         weights = path.with_suffix(".safetensors")
         if not weights.exists() or hash_file(weights) != record["weights"]["sha256"]:
-            raise PublishError(f"{weights} is not there or not the file that {path.name} wrote.")
+            raise PublishError(f"{weights} is missing or not the file that {path.name} wrote.")
         check_weights(weights, record)
         files[name] = weights.read_bytes()
     before = set() if published else {"weights.safetensors", *weights_files(results(folder))}
     _write_page(folder, files)
-    (folder / "verified.json").unlink(missing_ok=True)  # it was about other weights
+    (folder / "verified.json").unlink(missing_ok=True)  # it is about other weights
     for old in (folder / "weights.safetensors", *folder.glob("weights/*")):
         name = old.relative_to(folder).as_posix()
         if name not in files and (published or name in before):  # of other runs
@@ -95,7 +95,7 @@ def publish(paths, folder=None):
 def publish_zip(path, to=None):
     """Publish each session of a zip of run_all.ipynb; yields a README for each, or the PublishError that refuses it.
 
-    `to` is where the folders of the pages are made, by default sessions/.
+    `to` is the folder for the pages' folders, by default sessions/.
     """
     with unpacked(path) as folders:
         for folder in folders:
@@ -107,9 +107,9 @@ def publish_zip(path, to=None):
 
 @contextmanager
 def unpacked(path):
-    """The folders in a zip of run_all.ipynb, one a session with its runs, for the time of the block.
+    """The folders in a zip of run_all.ipynb, one per session with its runs, during the block.
 
-    Raises PublishError if it is damaged, or holds anything else.
+    Raises PublishError if it is damaged or holds anything else.
     """
     with tempfile.TemporaryDirectory() as temporary:
         try:
@@ -118,7 +118,7 @@ def unpacked(path):
                     raise PublishError(f"{path} is empty: no run was finished.")
                 for name in archive.namelist():
                     if not re.fullmatch(r"\w+/[\w-][\w.-]*\.(ipynb|safetensors)", name):
-                        raise PublishError(f"{path} is no zip of run_all.ipynb: it holds {name!r}.")
+                        raise PublishError(f"{path} is not a zip of run_all.ipynb: it holds {name!r}.")
                 archive.extractall(temporary)
         except (BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
             raise PublishError(f"{path} is not a readable zip: {error}") from None
@@ -131,22 +131,20 @@ def rerender(folder):
     executed = read_notebook(folder / "executed.ipynb")
     session, records = read_session(folder), results(folder)
     if source_digest(session.notebook) != source_digest(executed):
-        raise PublishError(
-            f"The results of {folder.name} are those of other code than session.ipynb has: run it again."
-        )
+        raise PublishError(f"The results of {folder.name} come from other code than session.ipynb has: run it again.")
     _write_page(folder, render(session, executed, records, verification(folder)))
 
 
 def _check_folder(folder, session):
-    """Raise PublishError where a page would take the place of something else than a page of the same session."""
+    """Raise PublishError if a page would replace anything but a page of the same session."""
     if SESSIONS.resolve() in [folder.resolve(), *folder.resolve().parents]:
-        raise PublishError(f"{folder} is no place for a page of this session: choose a folder outside of sessions/.")
+        raise PublishError(f"{folder} is no place for a page of this session: choose a folder outside sessions/.")
     there = [folder / name for name in PAGE if (folder / name).exists() or (folder / name).is_symlink()]
     for path in there:
         if path.is_symlink():
             raise PublishError(f"{path} is a symbolic link: choose another folder.")
     if there and not _is_page(folder, session):
-        raise PublishError(f"{there[0]} is not that of a published page of {session}: choose another folder.")
+        raise PublishError(f"{there[0]} does not belong to a published page of {session}: choose another folder.")
 
 
 def _is_page(folder, session):
@@ -159,11 +157,11 @@ def _is_page(folder, session):
 
 
 def _check(session, records, paths, published):
-    """Raise PublishError where a record does not fit the source or the other records."""
+    """Raise PublishError if a record does not fit the source or the other records."""
     deciding, schema = source_digest(session.notebook), session.schema
     for path, record in zip(paths, records, strict=True):
         if record["source_sha256"] != deciding:
-            raise PublishError(f"{path} was executed from other code than session.ipynb has today: execute it again.")
+            raise PublishError(f"{path} was executed from code other than today's session.ipynb: execute it again.")
         if record["schema"] != VERSION:
             raise PublishError(f"{path} was executed with an older version of the course: execute it again.")
         if set(record["params"]) != set(schema) - PLACE_PARAMETERS:
@@ -171,7 +169,7 @@ def _check(session, records, paths, published):
         with naming(path):
             check_parameters(schema, record["params"])
         if published and record["profile"] != "full":
-            raise PublishError(f"{path} is a run of the quick profile; published are runs of the full one.")
+            raise PublishError(f"{path} is a run of the quick profile; only runs of the full one are published.")
         if shared_parameters(record) != shared_parameters(records[0]):
             raise PublishError(f"{path} has other parameters than {paths[0]}: publish runs of one kind together.")
         if record["dataset"] != records[0]["dataset"]:
@@ -182,7 +180,7 @@ def _check(session, records, paths, published):
 
 
 def _portable(notebook):
-    """The executed notebook without papermill's notes, which name paths and change with every execution."""
+    """The executed notebook without papermill's notes, which name paths and change with each execution."""
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
@@ -191,7 +189,7 @@ def _portable(notebook):
 
 
 def write_files(folder, files):
-    """Write all files beside their places first, then rename each: none is ever there by half."""
+    """Write all files beside their places first, then rename each: none is ever half-written."""
     with ExitStack() as stack:
         for name, content in files.items():
             unfinished = stack.enter_context(replacing(folder / name))
@@ -199,14 +197,14 @@ def write_files(folder, files):
 
 
 def _write_page(folder, files):
-    """Write a session's page, and delete the images that it does not show any more."""
-    for name in PAGE:  # what a process left that was killed: we hold the lock, so nobody writes there
+    """Write a session's page, and delete the images that it no longer shows."""
+    for name in PAGE:  # left by a killed process: we hold the lock, so nobody writes there
         (folder / f"{name}.unfinished").unlink(missing_ok=True)
     readme = folder / "README.md"
     before = readme.read_text(encoding="utf-8") if readme.exists() else ""
     write_files(folder, files)
     for image in (folder / "images").glob("*"):
         name = f"images/{image.name}"
-        elsewhere = SESSIONS not in folder.parents  # where an image may be another's
+        elsewhere = SESSIONS not in folder.parents  # there an image may be somebody else's
         if name not in files and not (elsewhere and f"]({name})" not in before):
             image.unlink()

@@ -1,4 +1,4 @@
-"""The form of a record as a JSON Schema: all that a page relies on."""
+"""The form of a record as a JSON Schema: everything that a page relies on."""
 
 import jsonschema
 
@@ -18,7 +18,7 @@ FRACTION = {"type": "number", "minimum": 0, "maximum": 1}
 SECONDS = {"type": "number", "minimum": 0}
 HISTORY = {"type": "array", "minItems": 1, "items": {"type": "object"}}
 NUMBER = {"type": "integer", "minimum": 0}
-# What half of the digits of the weights, which is what is stored, changes: images judged rightly, and judged otherwise.
+# What storing the weights in half precision does: images classified correctly, and images classified differently.
 STORED = {"type": "object", "properties": {"right": NUMBER, "changed": NUMBER}, "required": ["right", "changed"]}
 MEASURES = {
     "type": "object",
@@ -26,7 +26,7 @@ MEASURES = {
     "properties": {
         **{"part": TEXT, "parameters": COUNT, "receptive_field": COUNT, "seconds": SECONDS, "target": FRACTION},
         **{"draw": {"type": "integer"}, "history": HISTORY},
-        **dict.fromkeys(["group", "targets", "device"], False),  # a page gives these names to something else
+        **dict.fromkeys(["group", "targets", "device"], False),  # a page uses these names for something else
     },
     "patternProperties": {"_accuracy\\Z": FRACTION},
     "required": ["test_accuracy"],
@@ -75,7 +75,7 @@ SCHEMA = {
 
 
 def find_fault(record):
-    """Where a record is not of this form and why, as a text; None for one that is."""
+    """Where a record does not have this form and why, as text; None if it has."""
     error = next(jsonschema.Draft202012Validator(SCHEMA).iter_errors(record), None)
     if error:
         return f"{error.json_path}: {error.message}"

@@ -1,4 +1,4 @@
-"""What sessions/run_all.ipynb does: runs one after another, kept on a drive, and all of them in one zip."""
+"""What sessions/run_all.ipynb does: one run after another, kept on a drive, and all of them in one zip."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ ROOT = notebooks.ROOT
 
 
 def keep_in(folder):
-    """Let runs/ and logs/, which hold finished runs and checkpoints, lie in `folder`, such as that of a drive."""
+    """Keep runs/ and logs/, with finished runs and checkpoints, in `folder`, such as one on a drive."""
     for name in ("runs", "logs"):
         kept, here = folder / name, ROOT / name
         kept.mkdir(parents=True, exist_ok=True)
@@ -57,9 +57,9 @@ class Job:
 
 
 def plan(sessions="", seeds="", profile="full"):
-    """The runs of the sessions named, such as "s03 s06", with the seeds named, such as "0 1".
+    """The runs of the named sessions, such as "s03 s06", with the named seeds, such as "0 1".
 
-    Without names these are all sessions, and the seeds that each session's page is made from.
+    By default these are all sessions, and the seeds of each session's page.
     """
     jobs = []
     for session in [find_session(name) for name in sessions.split()] or all_sessions():
@@ -71,9 +71,9 @@ def plan(sessions="", seeds="", profile="full"):
 
 
 def execute(jobs):
-    """Execute those runs that are not finished; yields a text at each step: what is done, what runs, how long is left.
+    """Execute the unfinished runs; yields a text at each step: what is done, what runs, how much time is left.
 
-    Each is a `course run`: interrupted, it goes on from its checkpoint; where it fails, the others are executed still.
+    Each is a `course run`: after an interruption it resumes from its checkpoint; if it fails, the others still run.
     """
     records = {job: job.record() for job in jobs}
     states = dict.fromkeys(jobs, "waiting")
@@ -93,7 +93,7 @@ def execute(jobs):
 
 
 def _run(job):
-    """The lines that `course run` prints for a job; it is stopped when nobody reads them any more."""
+    """The lines that `course run` prints for a job; it is stopped when nobody reads them."""
     command = [sys.executable, "-m", "course", "run", job.session, "--profile", job.profile]
     command += ["-p", "variant", job.variant, "--seed", str(job.seed)]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
@@ -106,7 +106,7 @@ def _run(job):
 
 
 def _status(states, records, expected, started=None):
-    """One line a run, and how long is left; `started` is when the one that runs now did, None at the end."""
+    """One line per run, and the time left; `started` is when the present run started, None at the end."""
     lines = []
     for job, state in states.items():
         if record := records[job]:
@@ -118,16 +118,16 @@ def _status(states, records, expected, started=None):
 
 
 def _expected(jobs):
-    """How many seconds each run takes at the pace of its session's published runs, {job: seconds}."""
+    """The seconds that each run takes at the pace of its session's published runs, {job: seconds}."""
     published = {session: notebooks.results(notebooks.SESSIONS / session) for session in {job.session for job in jobs}}
     typical = {session: mean(map(_seconds, found)) for session, found in published.items() if found}
     return {job: typical.get(job.session, max(typical.values(), default=60)) for job in jobs}
 
 
 def _time_left(states, records, expected, started):
-    """How long it takes until all runs are finished, from the seconds of those that are and of the published ones."""
+    """The time until all runs are finished, estimated from the seconds of the finished and the published ones."""
     finished = [job for job in states if records[job]]
-    speed = 1  # that of the machines of the published runs, until one has finished here
+    speed = 1  # as on the machines of the published runs, until one has finished here
     if finished:
         speed = sum(_seconds(records[job]) for job in finished) / sum(expected[job] for job in finished)
     begun = (job for job, state in states.items() if not state.startswith(("waiting", "FAILED")))
@@ -138,7 +138,7 @@ def _time_left(states, records, expected, started):
 
 
 def _seconds(record):
-    """How long a run took."""
+    """The seconds that a run took."""
     return (datetime.fromisoformat(record["finished"]) - datetime.fromisoformat(record["started"])).total_seconds()
 
 
@@ -147,7 +147,7 @@ def _duration(seconds):
 
 
 def pack(jobs, path):
-    """Write the finished runs, executed notebooks and weights, into a zip for `course publish`; returns its path."""
+    """Write the finished runs, notebooks and weights, into a zip for `course publish`; returns its path."""
     with replacing(path) as unfinished, ZipFile(unfinished, "w", ZIP_DEFLATED) as archive:
         for job in jobs:
             if job.record():

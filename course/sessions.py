@@ -33,30 +33,30 @@ SCHEMA = {
 
 
 class UsageError(Exception):
-    """The command cannot be carried out as given; the message is one sentence that says what to do."""
+    """The command cannot be carried out as given; the message is a sentence that says what to do."""
 
 
 @dataclass(frozen=True)
 class Session:
     """A session's folder, and what its session.yaml says.
 
-    `network`, `others` and `test_set` are calls of functions of common/model.py and common/data.py, such as
-    `resnet18(width)`; what stands in the parentheses are parameters of the run, or a value such as `sums=1`.
+    `network`, `others` and `test_set` are calls of functions in common/model.py and common/data.py, such as
+    `resnet18(width)`; their arguments are parameters of the run, or a value such as `sums=1`.
     """
 
     folder: Path
     teaches: str
     claimed: str  # what others reported, in words
     headline: str  # the variant, or part of it, that stands for the session
-    seeds: dict  # for each variant of the full profile how many seeds, counted from 0, or a list of them
-    network: str  # makes the network that the weights belong to
+    seeds: dict  # for each variant of the full profile, how many seeds from 0 on, or a list of them
+    network: str  # makes the network of the weights
     quick: dict  # the parameters that the quick profile changes
     others: dict = field(default_factory=dict)  # its other networks by name, {step 1: skeleton()}
-    test_set: str = ""  # makes the data set of the session from the one that was loaded, where it is another one
-    loader: str = "Loader"  # the class of common/data.py whose batches the network takes
-    colab_minutes: float | None = None  # an estimate for the full run on a GPU of Colab
-    compare_with: tuple = ()  # the folder of another session and a variant of it, which the page compares with
-    scores: dict = field(default_factory=dict)  # {accuracy: how many of the outputs}, where the network answers several
+    test_set: str = ""  # makes the session's data set from the loaded one, if they differ
+    loader: str = "Loader"  # the class in common/data.py whose batches the network takes
+    colab_minutes: float | None = None  # an estimate for the full run on a Colab GPU
+    compare_with: tuple = ()  # another session's folder and a variant of it, with which the page compares
+    scores: dict = field(default_factory=dict)  # {accuracy: number of outputs}, if the network has several answers
 
     @property
     def name(self):
@@ -64,7 +64,7 @@ class Session:
 
     @property
     def path(self):
-        """Where its notebook lies."""
+        """The path of its notebook."""
         return self.folder / "session.ipynb"
 
     @functools.cached_property
@@ -88,10 +88,10 @@ class Session:
         return check_parameters(self.schema, self.quick) if profile == "quick" else {}
 
     def decides(self, profile, variant, seed):
-        """What decides a run, as its record must have it. A run is done if its record says the same.
+        """What decides a run, as it stands in its record. A run is done if its record says the same.
 
-        For the quick profile this includes common/; for the full one a change there is for the tests to judge, because
-        hours of training hang on it.
+        For the quick profile this includes common/. For the full one it does not, because hours of training depend on
+        it: there, the tests judge a change to common/.
         """
         params = {name: rule["default"] for name, rule in self.schema.items() if name not in PLACE_PARAMETERS}
         params |= self.parameters(profile) | {"variant": variant, "seed": seed}
@@ -104,14 +104,14 @@ class Session:
 
 
 def read_session(folder):
-    """The session in a folder; raises UsageError where its session.yaml is missing or has another form."""
+    """The session in a folder; raises UsageError if its session.yaml is missing or malformed."""
     path = folder / "session.yaml"
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, ValueError) as error:
         raise UsageError(f"{path} is not readable YAML: {first_line(error)}") from None
     if error := next(jsonschema.Draft202012Validator(SCHEMA).iter_errors(values), None):
-        raise UsageError(f"{path} has another form ({error.json_path}: {first_line(error.message)}).")
+        raise UsageError(f"{path} is malformed ({error.json_path}: {first_line(error.message)}).")
     return Session(folder, **values)
 
 
@@ -126,10 +126,10 @@ def in_reading_order(sessions):
 
 
 def find_session(name):
-    """The session whose name begins with `name`; raises UsageError if there is not just one."""
+    """The session whose name begins with `name`; raises UsageError unless there is exactly one."""
     sessions = all_sessions()
     found = [session for session in sessions if session.name.startswith(name)]
     if len(found) != 1:
         names = ", ".join(session.name for session in sessions)
-        raise UsageError(f"{name!r} names {len(found)} sessions, it must name one of {names}.")
+        raise UsageError(f"{name!r} names {len(found)} sessions; it must name one of {names}.")
     return found[0]

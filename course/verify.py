@@ -14,14 +14,14 @@ from course.evidence import contradictions, judged
 from course.notebooks import PublishError, first_line, results, run_of, weights_files
 from course.publish import rerender, write_files
 
-ELSEWHERE = 3  # so many images may be judged differently on another device or with other threads
+ELSEWHERE = 3  # images that may be classified differently on another device or with other threads
 
 
 def verify(session, device="auto", note=False):
-    """Evaluate all committed weights of a Session on the whole test set; returns what was found, one line a run.
+    """Evaluate all committed weights of a Session on the whole test set; returns the findings, one line per run.
 
-    With `note` it is written to verified.json beside them, and to the page. Raises PublishError where the weights do
-    not do what the page shows, or are not there, and DataError where the data set is not there.
+    With `note` they go to verified.json beside the weights, and to the page. Raises PublishError if the weights are
+    missing or do not do what the page shows, and DataError if the data set is missing.
     """
     folder, name = session.folder, session.name
     if not (folder / "weights.safetensors").exists():
@@ -32,7 +32,7 @@ def verify(session, device="auto", note=False):
     device = utils.choose_device(device)
     dataset = data.load(records[0]["params"]["dataset"])
     if dataset.sha256 != records[0]["dataset"]["sha256"]:
-        raise PublishError(f"{name}: the data set {dataset.name} is not the one of the record.")
+        raise PublishError(f"{name}: the data set {dataset.name} is not that of the record.")
     for why in contradictions(records):
         raise PublishError(f"{name}: {why}")
     found = [verify_run(session, path, record, dataset, device) for path, record in weights_files(records).items()]
@@ -45,18 +45,18 @@ def verify(session, device="auto", note=False):
 
 
 def verify_run(session, path, record, dataset, device):
-    """Evaluate the weights of one run; returns what was found, in words. `path` is that of its file beside the page."""
+    """Evaluate the weights of one run; returns the finding in words. `path` is its file, relative to the page."""
     name = f"{session.name}: {path}"
     network = make_network(session, record["params"])
     try:
         tensors = load_file(session.folder / path)
         network.load_state_dict({name: tensor for name, tensor in tensors.items() if "/" not in name})  # see Run.finish
-    except (SafetensorError, OSError, RuntimeError) as error:  # no tensors; not there; others than this network has
+    except (SafetensorError, OSError, RuntimeError) as error:  # not tensors; missing; not those of this network
         why = first_line(" ".join(str(error).split()))
-        raise PublishError(f"{name} is not that of this network: {why}") from None
+        raise PublishError(f"{name} does not fit this network: {why}") from None
     shown = dict(judged(record))
     if utils.count_parameters(network) != shown.get("parameters", record["metrics"]["parameters"]):
-        raise PublishError(f"{name} has {utils.count_parameters(network):,} parameters, the record says otherwise.")
+        raise PublishError(f"{name} has {utils.count_parameters(network):,} parameters, but the record says otherwise.")
     found = count_right(session, record["params"], network.to(device), dataset, device)
     same = (utils.device_name(device), torch.get_num_threads()) == (record["device"], record["threads"])
     allowed, lines = 0 if same else ELSEWHERE, []
@@ -68,17 +68,17 @@ def verify_run(session, path, record, dataset, device):
         if abs(right - expected) > allowed:
             raise PublishError(f"{name}: {lines[-1]}: the weights do not do what the record says.")
     run = "variant {}, seed {}: ".format(*run_of(record)) if "/" in path else ""
-    elsewhere = "" if same else f" (on another device up to {allowed} may differ)"
+    elsewhere = "" if same else f" (on another device, up to {allowed} may differ)"
     return f"{run}{'; '.join(lines)}{elsewhere}"
 
 
 def make_network(session, params):
-    """The untrained network of a session's weights, for the parameters of a run."""
+    """The untrained network for a session's weights, with the parameters of a run."""
     return call_named(model, session.network, params)
 
 
 def count_right(session, params, network, dataset, device):
-    """How many test images the network judges rightly, of how many: {name as in the record: (right, count)}."""
+    """How many test images the network gets right, of how many: {name as in the record: (right, count)}."""
     if session.test_set:
         dataset = call_named(data, session.test_set, params, dataset)
     options = {"mean": dataset.mean, "std": dataset.std, "seed": params["seed"], "device": device}
@@ -93,7 +93,7 @@ def count_right(session, params, network, dataset, device):
 
 
 def call_named(module, call, params, *values):
-    """What a call in a session.yaml gives, `resnet18(width)` with a parameter of a run or `DigitSum(sums=1)` without.
+    """The result of a call in session.yaml, `resnet18(width)` with a parameter of a run or `DigitSum(sums=1)` without.
 
     Other `values` come first.
     """

@@ -1,4 +1,4 @@
-"""Fixtures: the embedded digits, and a copy of the course in which tests may run, break and publish things."""
+"""Fixtures: the embedded digits, and a copy of the course in which tests run, break and publish things."""
 
 import contextlib
 import functools
@@ -52,7 +52,7 @@ files.download = lambda path: print("downloaded", Path(path).name)
 
 
 def colab_modules(folder):
-    """A folder for PYTHONPATH with a stand-in for google.colab, which is imported at once, as Colab's kernels do."""
+    """A folder for PYTHONPATH with a stand-in for google.colab, imported at once as in Colab's kernels."""
     (folder / "google").mkdir(parents=True)
     (folder / "google" / "colab.py").write_text(COLAB)
     (folder / "sitecustomize.py").write_text("import google.colab\n")
@@ -89,7 +89,7 @@ class Course:
         return subprocess.Popen(command, cwd=self.root, env=self.environment(), **pipes)
 
     def start_batch(self, *arguments):
-        """Snakemake in a process group of its own; what it prints is all in stdout."""
+        """Snakemake in a process group of its own; all that it prints is in stdout."""
         command = [sys.executable, "-m", "snakemake", *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
         return subprocess.Popen(command, cwd=self.root, env=self.environment(), **pipes)
@@ -141,7 +141,7 @@ class Course:
 
 @pytest.fixture(scope="session")
 def course(tmp_path_factory):
-    """One copy for tests that leave it as it was."""
+    """One copy for tests that do not change it."""
     return Course(tmp_path_factory.mktemp("course"))
 
 
@@ -163,7 +163,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 @contextlib.contextmanager
 def served(folder):
-    """The address of a folder, served on this machine for the time of the block."""
+    """The address of a folder, served on this machine during the block."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -181,7 +181,7 @@ def site():
 
 @pytest.fixture(scope="session")
 def browser():
-    """A Chromium without a window, driven by Selenium; `browser.get_log("browser")` has what is on its console."""
+    """A Chromium without a window, driven by Selenium; `browser.get_log("browser")` reads its console."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="`make test-browser` installs Selenium")
     programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
     if not all(programs):

@@ -1,4 +1,4 @@
-"""Hostile input for the tests: texts that would come alive, values of any kind, and a small session to put them in."""
+"""Hostile input for the tests: active content, values of any kind, and a small session to put them in."""
 
 import copy
 import json
@@ -33,7 +33,7 @@ weights = ""  # @param {"type": "string"}
 
 
 def few(examples):
-    """The same few examples every time, however slow the machine is."""
+    """The same few examples every time, with no time limit."""
     checks = list(HealthCheck)
     return settings(max_examples=examples, derandomize=True, deadline=None, database=None, suppress_health_check=checks)
 
@@ -143,13 +143,13 @@ class Session:
         return sorted(path for path in self.root.rglob("*") if path.name != ".lock" and path != self.page)
 
 
-# Tags that only lay out text. Everything else on a page must be there with harmless text too.
+# Tags that only lay out text. All others on a page must be there with harmless text too.
 PLAIN = {"p", "table", "thead", "tbody", "tr", "th", "td", "ul", "ol", "li", "strong", "em", "code", "pre", "del", "hr"}
 PLAIN |= {"h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "br"}
 
 
 def live(markdown):
-    """What a renderer makes of a page besides text: tags, links, images, attributes."""
+    """What a renderer makes from a page besides text: tags, links, images, attributes."""
     html = mistune.create_markdown(escape=False, plugins=["table", "url", "strikethrough"])(markdown)
     tags = BeautifulSoup(html, "html.parser").find_all(lambda tag: tag.name not in PLAIN)
     return {(tag.name, tag.get("href"), tag.get("src"), tuple(sorted(tag.attrs))) for tag in tags}
@@ -168,7 +168,7 @@ def outputs_with(text):
 
 
 def places(value, at=()):
-    """The way to each value inside a JSON structure."""
+    """The path to each value inside a JSON structure."""
     yield at
     inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in inside:
@@ -185,7 +185,7 @@ def replaced(value, place, new):
 
 
 class Bomb:
-    """A pickle of this makes a folder when it is read."""
+    """Reading a pickle of this makes a folder."""
 
     def __init__(self, path):
         self.path = path

@@ -1,4 +1,4 @@
-"""Make the references of the regression test anew: `python tests/references.py [SESSION ...]`, or `make references`.
+"""Make the references of the regression test again: `python tests/references.py [SESSION ...]`, or `make references`.
 
 A reference is an executed quick run in tests/notebooks/; nbval executes it again and compares what it prints.
 """
@@ -30,7 +30,7 @@ def execute(session, path, **parameters):
 
 
 def clean(notebook):
-    """Keep what is compared or read: text, not pictures; and say which cells print what depends on the processor."""
+    """Keep what is compared or read: text, not pictures; and tag the cells whose output depends on the processor."""
     notebook.metadata = {"kernelspec": notebook.metadata.kernelspec, "language_info": {"name": "python"}}
     trained = False
     for cell in notebook.cells:
@@ -46,12 +46,12 @@ def clean(notebook):
                 output.get("data", {}).pop(kind, None)
             if "metadata" in output:
                 output.metadata = {}
-        # Of what comes from trained weights only the log has a form that stays when its figures change.
+        # Of the outputs of trained weights only the log keeps its form when its figures change.
         trains = "train.fit(" in cell.source or "find_lr(" in cell.source
         if trained and not trains:
             cell.metadata["tags"] = sorted(tags | {IGNORE})
         trained = trained or trains
-    CoalesceStreamsPreprocessor(enabled=True).preprocess(notebook, {})  # where prints are cut into pieces is chance
+    CoalesceStreamsPreprocessor(enabled=True).preprocess(notebook, {})  # how prints are split is chance
 
 
 def main(names):

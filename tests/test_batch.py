@@ -1,4 +1,4 @@
-"""The batch: killed, started twice, with a session that fails. The sessions are stubs of a second each."""
+"""The batch: killed, started twice, with a failing session. The sessions are stubs that take a second."""
 
 import os
 import signal
@@ -36,8 +36,8 @@ def executed(course):
     return Counter(tuple(line.split()) for line in (course.root / "executed").read_text().splitlines())
 
 
-def test_a_killed_batch_goes_on_and_a_second_one_waits(stubs):
-    """Two runs end and two are held; everything is killed; then two batches at once do those two, and only once."""
+def test_a_killed_batch_resumes_and_a_second_one_waits(stubs):
+    """Two runs end and two are held; all is killed; then two batches at once execute those two, and only once."""
     stubs.add_session("s91_free", NOTE)
     stubs.add_session("s92_held", NOTE + HOLD)
     (stubs.root / "hold").touch()
@@ -69,7 +69,7 @@ def test_a_killed_batch_goes_on_and_a_second_one_waits(stubs):
 
 
 def results(course):
-    """The notebooks under runs/ and when each was written; they and their weights are whole."""
+    """The notebooks under runs/ and when each was written; they and their weights are complete."""
     found = {}
     for path in course.root.glob("runs/quick/*/*-seed-*.ipynb"):
         record = notebooks.read_record(nbformat.read(path, 4), path)

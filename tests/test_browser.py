@@ -25,7 +25,7 @@ TITLE = "article h1, body > header h1"  # of a page, of the demo
 
 @pytest.fixture
 def width(browser):
-    """A function that makes the window as wide as a phone or a laptop; undone afterwards."""
+    """A function that makes the window as wide as a phone or laptop; undone afterwards."""
 
     def set_width(pixels):
         metrics = {"width": pixels, "height": 844, "deviceScaleFactor": 1, "mobile": pixels < 500}
@@ -36,12 +36,12 @@ def width(browser):
 
 
 def set_mode(browser, mode):
-    """Light or dark, as the button of the theme sets it; for pages that are opened from now on."""
+    """Light or dark, as the theme's button sets it, for pages opened from now on."""
     browser.execute_script("localStorage.mode = localStorage.theme = arguments[0]", mode)
 
 
 def requested(browser):
-    """The addresses that the browser asked for since this was called last."""
+    """The addresses that the browser asked for since the last call."""
     messages = (json.loads(entry["message"])["message"] for entry in browser.get_log("performance"))
     sent = [message["params"] for message in messages if message["method"] == "Network.requestWillBeSent"]
     return [params["request"]["url"] for params in sent]
@@ -66,7 +66,7 @@ def test_a_page_fits_on_a_phone(browser, site, width, page):
 
 @pytest.mark.parametrize("mode", ["light", "dark"])
 @pytest.mark.parametrize("page", KINDS)
-def test_a_page_has_no_serious_barrier(browser, site, page, mode):
+def test_a_page_has_no_serious_accessibility_problem(browser, site, page, mode):
     if not AXE.exists():
         pytest.skip("`make test-browser` installs axe-core where there is npm")
     browser.get(f"{site}/{page}")
@@ -79,7 +79,7 @@ def test_a_page_has_no_serious_barrier(browser, site, page, mode):
     assert [(rule["id"], node["html"], node["failureSummary"]) for rule in serious for node in rule["nodes"]] == []
 
 
-def test_all_begins_one_click_from_the_start_page(browser, site):
+def test_every_way_to_begin_is_one_click_from_the_start_page(browser, site):
     browser.get(f"{site}/index.html")
     links = {link.text: link.get_attribute("href") for link in browser.find_elements("css selector", ".begin a")}
     assert list(links) == ["Begin with session 3", "Open it in Colab", "Draw a digit", "Run it at home"]
@@ -132,7 +132,7 @@ def test_folded_parts_open_by_keyboard(browser, site):
     assert table.is_displayed()
 
 
-def test_the_first_tab_leads_past_the_navigation(browser, site):
+def test_the_first_tab_skips_the_navigation(browser, site):
     from selenium.webdriver.common.keys import Keys
 
     browser.get(f"{site}/glossary.html")

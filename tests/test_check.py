@@ -25,12 +25,12 @@ SESSION = "s06_under_10k"
 HOME = "/" + "home/me"  # in two parts, because this file is looked at too
 
 
-def test_all_that_is_committed_fits_together():
+def test_everything_committed_fits_together():
     assert list(check()) == []
 
 
 def test_the_readmes_tell_the_speed_that_was_measured(own_course):
-    """Their sections and the plot are made from benchmarks/speed.json, and nobody has edited them."""
+    """Their sections and the plot are made from benchmarks/speed.json and not edited by hand."""
     readmes = [own_course.root / "README.md", own_course.root / "benchmarks" / "README.md"]
     plot = own_course.root / "images" / "speed.png"
     texts = [readme.read_text(encoding="utf-8") for readme in readmes]
@@ -57,7 +57,7 @@ def one_session(tmp_path_factory):
 
 @pytest.fixture
 def mine(one_session, tmp_path):
-    """A copy of that, to be spoilt."""
+    """A copy of that, to be damaged."""
     return Course(tmp_path / "course", one_session)
 
 
@@ -93,13 +93,13 @@ def change_the_bootstrap(root):
 FAULTS = [
     (replace(f"sessions/{SESSION}/README.md", "99.5", "99.6"), "README.md is not what executed.ipynb"),
     (replace(f"sessions/{SESSION}/results.json", '"test_accuracy": 0.995', '"test_accuracy": 0.996'), "results.json"),
-    (drop_a_result, "there is no result of variant A, seed 1"),
+    (drop_a_result, "there is no result for variant A, seed 1"),
     (change_the_code, "the deciding code has changed since its results"),
     (change_the_bootstrap, "session.ipynb: not what `course index` would write"),
     (replace("README.md", "| 9,404 |", "| 9,405 |"), "README.md: not what `course index` would write"),
     (
         replace("README.md", "## Use it", f"## Use it in {HOME}/course"),
-        "README.md names a folder of somebody's machine",
+        "README.md names a folder on somebody's machine",
     ),
     (lambda root: (root / "sessions" / SESSION / "weights.safetensors").write_bytes(b""), "weights.safetensors is not"),
     (lambda root: next((root / "sessions" / SESSION / "images").iterdir()).unlink(), "is not what executed.ipynb"),
@@ -108,14 +108,14 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("spoil", "message"), FAULTS)
-def test_what_does_not_fit_is_found(mine, spoil, message):
+def test_each_inconsistency_is_found(mine, spoil, message):
     spoil(mine.root)
     process = mine("check")
     assert process.returncode == 1
     assert message in process.stdout_text
 
 
-def test_nothing_is_found_where_all_is_well(mine):
+def test_a_consistent_course_has_no_problems(mine):
     process = mine("check")
     assert process.returncode == 0, process.stdout_text
     assert "everything fits together" in process.stdout_text
@@ -145,7 +145,7 @@ def trained(tmp_path_factory, digits):
 
 
 def write_accuracy(folder, accuracy, **values):
-    """Let the record say that another accuracy was reached, wherever it says so."""
+    """Put another accuracy into the record, wherever it has one."""
     record = json.loads((folder / "results.json").read_text())[0]
     record["history"][-1]["test_accuracy"] = record["metrics"]["test_accuracy"] = accuracy
     (folder / "results.json").write_text(json.dumps([record | values]))
@@ -157,7 +157,7 @@ def test_weights_are_verified(trained):
     assert f"test accuracy {right} of 360, in the record {right}" in verify.verify(read_session(trained), "cpu")
 
 
-def test_weights_that_do_something_else_are_found(trained, tmp_path):
+def test_weights_that_contradict_the_record_are_found(trained, tmp_path):
     folder = shutil.copytree(trained, tmp_path / SESSION)
     weights = load_file(folder / "weights.safetensors")
     last = list(weights)[-1]
@@ -173,7 +173,7 @@ def test_on_another_device_three_images_may_differ(trained, tmp_path):
     for device, differ, agrees in (("CPU", 1, False), ("a GPU", 3, True), ("a GPU", 4, False)):
         write_accuracy(folder, exact - differ / 360, device=device)
         if agrees:
-            assert "on another device up to 3 may differ" in verify.verify(read_session(folder), "cpu")
+            assert "on another device, up to 3 may differ" in verify.verify(read_session(folder), "cpu")
         else:
             with pytest.raises(PublishError, match="the weights do not do"):
                 verify.verify(read_session(folder), "cpu")
@@ -185,18 +185,18 @@ def test_the_number_that_the_page_shows_is_verified(trained, tmp_path):
     reached = record["metrics"]["test_accuracy"]
     record["metrics"]["test_accuracy"] = 0.9999
     (folder / "results.json").write_text(json.dumps([record]))
-    with pytest.raises(PublishError, match=r"test_accuracy is 0\.9999, at the end of its history 0\."):
+    with pytest.raises(PublishError, match=r"test_accuracy is 0\.9999, but 0\..* at the end of its history"):
         verify.verify(read_session(folder), "cpu")
     write_accuracy(folder, 0.9999)
     with pytest.raises(PublishError, match="in the record 360: the weights do not do what the record says"):
         verify.verify(read_session(folder), "cpu")
     write_accuracy(folder, reached, metrics={**record["metrics"], "test_accuracy": reached, "parameters": 9405})
-    with pytest.raises(PublishError, match="has 9,404 parameters, the record says otherwise"):
+    with pytest.raises(PublishError, match="has 9,404 parameters, but the record says otherwise"):
         verify.verify(read_session(folder), "cpu")
 
 
 def test_the_weights_of_every_run_are_verified(trained, tmp_path):
-    """The others lie in weights/. One that judges three images otherwise is found on the same machine."""
+    """The others are in weights/. Even three images classified differently are found on the same machine."""
     folder = shutil.copytree(trained, tmp_path / SESSION)
     record = json.loads((folder / "results.json").read_text())[0]
     first = load_file(folder / "weights.safetensors")
@@ -228,8 +228,8 @@ def test_the_weights_of_every_run_are_verified(trained, tmp_path):
         verify.verify(read_session(folder), "cpu")
 
 
-def test_weights_in_half_precision_are_verified_as_they_are_stored(trained, tmp_path):
-    """The record says how many images they judge rightly, and how many otherwise than the network did before."""
+def test_weights_in_half_precision_are_verified_as_stored(trained, tmp_path):
+    """The record says how many images they get right, and how many answers differ from the network's before."""
     folder = shutil.copytree(trained, tmp_path / SESSION)
     record = json.loads((folder / "results.json").read_text())[0]
     rough = {
@@ -248,7 +248,7 @@ def test_weights_in_half_precision_are_verified_as_they_are_stored(trained, tmp_
     for stored, message in (
         ({"right": right, "changed": abs(right - before) + 2}, None),
         ({"right": right + 1, "changed": abs(right - before) + 2}, "do not do what the record says"),
-        ({"right": right, "changed": abs(right - before) - 1}, "changed judgements do not explain"),
+        ({"right": right, "changed": abs(right - before) - 1}, "changed answers do not explain"),
     ):
         record["metrics"]["stored"] = stored
         (folder / "results.json").write_text(json.dumps([record]))
@@ -259,12 +259,12 @@ def test_weights_in_half_precision_are_verified_as_they_are_stored(trained, tmp_
             assert f"test accuracy {right} of 360, in the record {right}" in verify.verify(read_session(folder), "cpu")
 
 
-def test_other_data_or_no_weights_cannot_be_verified(trained, tmp_path):
+def test_verifying_needs_the_same_data_and_the_weights(trained, tmp_path):
     folder = shutil.copytree(trained, tmp_path / SESSION)
     record = json.loads((folder / "results.json").read_text())[0]
     record["dataset"]["sha256"] = "0"
     (folder / "results.json").write_text(json.dumps([record]))
-    with pytest.raises(PublishError, match="the data set digits is not the one of the record"):
+    with pytest.raises(PublishError, match="the data set digits is not that of the record"):
         verify.verify(read_session(folder))
     (folder / "weights.safetensors").unlink()
     with pytest.raises(PublishError, match="no weights are committed"):
@@ -272,7 +272,7 @@ def test_other_data_or_no_weights_cannot_be_verified(trained, tmp_path):
 
 
 def test_every_session_with_weights_can_be_verified():
-    """Its session.yaml names a network that the weights fit, and calls it with parameters that its runs have."""
+    """Its session.yaml names a network that fits the weights, and calls it with parameters of its runs."""
     with_weights = [session for session in all_sessions() if (session.folder / "weights.safetensors").exists()]
     assert with_weights
     for session in with_weights:
@@ -295,12 +295,12 @@ def test_two_sets_of_runs_are_compared(course, tmp_path):
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# Hostile input: weights of another form
+# Hostile input: malformed weights
 
 
 @pytest.fixture
 def weights(tmp_path, monkeypatch):
-    """The committed weights of session 6, in a folder of their own; data need not be there."""
+    """The committed weights of session 6, in a folder of their own; no data are needed."""
     source = ROOT / "sessions" / "s06_under_10k"
     target = tmp_path / "s06_under_10k"
     target.mkdir()
@@ -334,9 +334,9 @@ def drop_a_layer(path):
         lambda path: torch.save(Bomb(path.parent / "outside"), path),
     ],
 )
-def test_weights_of_another_form_are_refused_and_run_no_code(weights, spoil):
+def test_malformed_weights_are_refused_and_run_no_code(weights, spoil):
     spoil(weights)
-    with pytest.raises(PublishError, match="not that of this network") as error:
+    with pytest.raises(PublishError, match="does not fit this network") as error:
         verify.verify(read_session(weights.parent), "cpu")
     assert "\n" not in str(error.value)
     assert not (weights.parent / "outside").exists()

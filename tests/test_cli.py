@@ -1,4 +1,4 @@
-"""The command `course`, in processes of its own: wrong use, good runs, and what is left when a run fails."""
+"""The command `course`, in processes of its own: wrong use, good runs, and what a failed run leaves."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from course import notebooks
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "s99"], "'s99' names 0 sessions, it must name one of s0"),
+        (["run", "s99"], "'s99' names 0 sessions; it must name one of s0"),
         (["run", "s06", "-p", "epoch", "3"], "There is no parameter epoch"),
         (["run", "s06", "-p", "epochs", "three"], "epochs must be an integer, not 'three'"),
         (["run", "s06", "-p", "lr", "nan"], "lr must be from 0 to 10, not nan"),
@@ -30,7 +30,7 @@ from course import notebooks
         (["run", "s06", "--profile", "fast"], "invalid choice"),
     ],
 )
-def test_wrong_use_is_one_sentence_and_exit_code_2(course, arguments, message):
+def test_wrong_use_gives_one_sentence_and_exit_code_2(course, arguments, message):
     process = course(*arguments)
     assert process.returncode == 2
     assert message in process.stderr_text
@@ -44,7 +44,7 @@ def test_parameters_are_listed(course):
     assert "epochs = 20  (integer, at least 1, at most 1000)" in process.stdout_text
 
 
-def test_data_are_fetched_or_the_reason_is_told(course):
+def test_data_are_fetched_or_the_error_says_why(course):
     assert "digits: 1437 + 360 images" in course("data", "digits").stdout_text
     process = course("data", "folder:nowhere")
     assert process.returncode == 1
@@ -125,7 +125,7 @@ def files(course, name):
         ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "Kernel died"),
     ],
 )
-def test_a_notebook_that_fails_says_where_and_leaves_no_result(own_course, code, reason):
+def test_a_failing_notebook_says_where_and_leaves_no_result(own_course, code, reason):
     own_course.add_session("s99_test", code)
     process = own_course("run", "s99")
     assert process.returncode == 1
@@ -150,7 +150,7 @@ HANG = "time.sleep(600)"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_command_takes_its_kernel_along(own_course, number):
+def test_stopping_the_command_stops_its_kernel(own_course, number):
     own_course.add_session("s99_test", f"import os, time\nprint('Epoch', os.getpid(), flush=True)\n{HANG}")
     process = own_course.start("run", "s99")
     kernel = int(process.stdout.readline().split()[-1])
@@ -174,8 +174,8 @@ def test_the_same_run_is_not_executed_twice_at_once(own_course):
     first.communicate(timeout=30)
 
 
-def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_result(own_course, quick_run):
-    """SIGKILL for everything in the middle of a real session; run again, it ends like one that was never killed."""
+def test_a_killed_run_resumes_from_its_checkpoint_to_the_same_result(own_course, quick_run):
+    """SIGKILL for everything in the middle of a real session; run again, it ends as if never killed."""
     killed = own_course.start(*QUICK_RUN)
     for line in killed.stdout:
         if "Epoch  1" in line:
@@ -190,7 +190,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_result(own_course,
     resumed = own_course(*QUICK_RUN)
     assert resumed.returncode == 0, resumed.stderr_text
     log = (own_course.root / "logs" / "quick" / "s06_under_10k" / f"{NAME}.log").read_text()
-    assert "Going on after epoch" in log
+    assert "Resuming after epoch" in log
     one, two = (
         notebooks.read_record(nbformat.read(course.root / folder / f"{NAME}.ipynb", 4), NAME)
         for course in (own_course, quick_run[0])
@@ -208,7 +208,7 @@ def alive(pid):
 
 
 def processes_in(folder):
-    """Processes whose working folder this is: papermill and its kernel."""
+    """Processes with this working folder: papermill and its kernel."""
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -220,7 +220,7 @@ def processes_in(folder):
 
 
 def kill_all_in(folder):
-    """SIGKILL until no process is left whose working folder this is."""
+    """SIGKILL until no process with this working folder is left."""
     while running := processes_in(folder):  # a kernel may have been starting
         for process in running:
             with suppress(ProcessLookupError):  # it may have ended with the one before

@@ -1,4 +1,4 @@
-"""A notebook alone, as Colab opens it: with Colab's versions of the packages, and the repository only to be cloned."""
+"""A notebook alone, as Colab opens it: with Colab's package versions, and the repository only to clone."""
 
 import json
 import os
@@ -24,12 +24,12 @@ KEPT = ("torch", "numpy", "ipython", "ipykernel")
 
 
 class Colab:
-    """A machine of Colab's: packages, less those in `without`, an empty folder, and the course behind its address."""
+    """A Colab machine: packages, except those in `without`, an empty folder, and the course at its address."""
 
     def __init__(self, folder, remote, without=()):
         self.content, self.prefix = folder / "content", folder / "packages"
         self.content.mkdir()
-        # The packages are linked, so that what a notebook installs stays in here.
+        # The packages are linked, so what a notebook installs stays in here.
         python = Path(PACKAGES) / "bin" / "python"
         subprocess.run([python, "-m", "venv", "--without-pip", self.prefix], check=True)
         (self.prefix / "share").symlink_to(Path(PACKAGES) / "share")
@@ -59,7 +59,7 @@ class Colab:
         return {package["name"].lower(): package["version"] for package in listed}
 
     def run(self, source, parameters):
-        """Execute a notebook that lies alone in the folder, and return it."""
+        """Execute a notebook alone in the folder, and return it."""
         notebook = nbformat.read(source, 4)
         position = notebook.cells.index(notebooks.find_cell(notebook, "parameters"))
         lines = [f"{name} = {value!r}" for name, value in parameters.items()]
@@ -67,7 +67,7 @@ class Colab:
         return self.execute(notebook, source.name)
 
     def execute(self, notebook, name, *options):
-        """Execute a notebook that lies alone in the folder under this name, with options of nbclient; and return it."""
+        """Execute a notebook alone in the folder under this name, with nbclient's options, and return it."""
         path = self.content / name
         nbformat.write(notebook, path)
         self.python("-c", "from nbclient.cli import main; main()", "--inplace", *options, path.name)
@@ -100,7 +100,7 @@ def test_a_session_alone_runs_to_its_end_and_changes_no_package(session, remote,
 
 
 @pytest.mark.parametrize("solutions", exercises.solutions(), ids=lambda path: path.parent.name)
-def test_exercises_alone_say_what_is_not_there_yet_and_solved_they_run_to_their_end(solutions, remote, tmp_path):
+def test_exercises_alone_say_what_is_missing_and_run_to_their_end_once_solved(solutions, remote, tmp_path):
     colab = Colab(tmp_path, remote)
     before = colab.versions()
     unsolved = nbformat.read(solutions.with_name("exercises.ipynb"), 4)
@@ -115,8 +115,8 @@ def test_exercises_alone_say_what_is_not_there_yet_and_solved_they_run_to_their_
     assert colab.versions() == before
 
 
-def test_what_is_missing_is_installed_and_nothing_else_changes(remote, tmp_path):
-    """Not even for a newest release that needs another numpy: pip takes an older one of it."""
+def test_missing_packages_are_installed_and_no_other_changes(remote, tmp_path):
+    """Not even if the newest release needs another numpy: then pip takes an older release."""
     missing = ("torchsummary", "safetensors", "pooch", "sklearn", "scikit_learn")
     colab = Colab(tmp_path, remote, without=missing)
     before = colab.versions()
@@ -134,7 +134,7 @@ def test_what_is_missing_is_installed_and_nothing_else_changes(remote, tmp_path)
     assert {name: after[name] for name in before} == before
 
 
-def test_the_whole_course_installs_papermill_and_hands_back_a_zip_to_publish(remote, tmp_path, course):
+def test_the_whole_course_installs_papermill_and_returns_a_zip_to_publish(remote, tmp_path, course):
     colab = Colab(tmp_path, remote)
     before = colab.versions()
     assert "papermill" not in before

@@ -1,4 +1,4 @@
-"""Differences between sets of runs, beside the textbook's formula and a simulation."""
+"""Differences between sets of runs, against the textbook's formula and a simulation."""
 
 import math
 import random
@@ -21,7 +21,7 @@ def test_the_interval_is_welchs():
     assert (found.low, found.high) == pytest.approx((100 * (points - half), 100 * (points + half)))
 
 
-def test_without_a_true_difference_one_in_twenty_is_called_one():
+def test_without_a_true_difference_one_pair_in_twenty_is_said_to_differ():
     generator = random.Random(0)
     found = [
         difference(*([generator.gauss(0.99, spread) for _ in range(5)] for spread in (0.001, 0.002)))
@@ -37,6 +37,6 @@ def test_the_sentence_says_which_side_of_the_noise_it_is_on():
     assert str(difference([0.5, 0.5], [0.5, 0.5])).startswith("+0.00 points (95 % interval +0.00 to +0.00)")
 
 
-def test_one_run_is_not_compared():
+def test_a_single_run_is_not_compared():
     with pytest.raises(ValueError, match="One run says nothing"):
         difference([0.5], [0.6, 0.7])

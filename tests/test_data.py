@@ -1,4 +1,4 @@
-"""Data sets: what is read, what is refused, how it is downloaded, and what the batches hold."""
+"""Data sets: what is read, refused and downloaded, and what the batches hold."""
 
 import contextlib
 import gzip
@@ -33,7 +33,7 @@ from common import data, download, image_folder
 # Reading
 
 
-def test_digits_are_scikit_learns(digits):
+def test_digits_match_scikit_learn(digits):
     from sklearn.datasets import load_digits
     from torchvision.transforms.functional import resize
 
@@ -69,7 +69,7 @@ def test_held_out_images_are_always_the_same_and_nothing_is_lost(digits):
         data.hold_out(digits.train, len(digits.train.labels))
 
 
-def test_an_unknown_data_set_is_refused_with_the_names_there_are():
+def test_an_unknown_data_set_is_refused_with_the_known_names():
     with pytest.raises(data.DataError, match=r"no data set 'mnits'.*mnist, cifar10, digits"):
         data.load("mnits")
 
@@ -88,7 +88,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_a_folder_of_images(folder):
+def test_a_folder_of_images_is_read(folder):
     pets = data.load("folder:pets", folder)
     assert pets.name == "Two pets"
     assert pets.classes == ("cat", "dog")
@@ -112,7 +112,7 @@ def test_a_folder_of_images(folder):
         (lambda pets: (pets / "test").rename(pets / "tset"), r"test: expected a folder"),
     ],
 )
-def test_a_bad_folder_is_refused_by_name(folder, damage, message):
+def test_a_bad_folder_is_refused_and_named(folder, damage, message):
     damage(folder / "pets")
     with pytest.raises(data.DataError, match=message):
         data.load("folder:pets", folder)
@@ -128,7 +128,7 @@ def serve(monkeypatch):
     servers = []
 
     def start(files, cut=None, endless=None):
-        """`cut` is how many bytes of a file are sent; `endless` makes something to send after it, again and again."""
+        """`cut` is how many bytes of a file are sent; `endless` makes bytes to send after it, again and again."""
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
@@ -160,7 +160,7 @@ def serve(monkeypatch):
 
 @pytest.fixture
 def mnist(monkeypatch):
-    """A MNIST of 30 + 10 images in its real file format: the archives by path; the checksums are set to theirs."""
+    """An MNIST of 30 + 10 images in its real file format, archives by path; the checksums are set to theirs."""
     generator = np.random.default_rng(0)
     archives, files = {}, {}
     for split, count in (("train", 30), ("t10k", 10)):
@@ -181,7 +181,7 @@ def left_over(root):
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and path.name != ".lock")
 
 
-def test_the_real_mnist_is_what_is_asked_for():
+def test_file_names_and_checksums_match_torchvision():
     assert sorted(download.MNIST_FILES) == [
         "t10k-images-idx3-ubyte",
         "t10k-labels-idx1-ubyte",
@@ -227,7 +227,7 @@ def test_the_users_own_mirror_comes_first(tmp_path, serve, mnist, monkeypatch):
 
 
 @pytest.mark.parametrize("cut", [None, 20])
-def test_nothing_is_left_of_a_download_that_fails(tmp_path, serve, mnist, monkeypatch, cut):
+def test_a_failed_download_leaves_nothing(tmp_path, serve, mnist, monkeypatch, cut):
     files = dict.fromkeys(mnist, b"wrong") if cut is None else mnist
     monkeypatch.setattr(download, "MNIST_MIRRORS", [serve(files, cut)])
     with pytest.raises(data.DataError, match=r"could not be downloaded.*COURSE_MIRROR") as error:
@@ -236,7 +236,7 @@ def test_nothing_is_left_of_a_download_that_fails(tmp_path, serve, mnist, monkey
     assert left_over(tmp_path) == []
 
 
-def test_a_mirror_that_never_ends_is_left_at_the_known_size(tmp_path, serve, mnist, monkeypatch):
+def test_an_endless_mirror_is_dropped_at_the_known_size(tmp_path, serve, mnist, monkeypatch):
     monkeypatch.setattr(download, "MNIST_MIRRORS", [serve(mnist, endless=lambda: bytes(1 << 20)), serve(mnist)])
     assert len(data.load("mnist", tmp_path).train.labels) == 30
     monkeypatch.setattr(download, "MNIST_MIRRORS", download.MNIST_MIRRORS[:1])
@@ -245,7 +245,7 @@ def test_a_mirror_that_never_ends_is_left_at_the_known_size(tmp_path, serve, mni
     assert left_over(tmp_path / "other") == []
 
 
-def test_a_mirror_that_drips_is_left(tmp_path, serve, mnist, monkeypatch):
+def test_a_slow_mirror_is_dropped(tmp_path, serve, mnist, monkeypatch):
     """A byte now and then is enough to keep a connection alive for hours."""
 
     def drip():
@@ -300,7 +300,7 @@ def test_two_threads_may_fetch_at_once(tmp_path, serve, mnist, monkeypatch):
     assert left_over(tmp_path) == sorted(f"MNIST/raw/{name}" for name in download.MNIST_FILES)
 
 
-def test_a_folder_that_cannot_be_written_to(tmp_path, serve, mnist, monkeypatch):
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, serve, mnist, monkeypatch):
     monkeypatch.setattr(download, "MNIST_MIRRORS", [serve(mnist)])
     (tmp_path / "MNIST").write_text("a file where a folder should be")
     with pytest.raises(data.DataError, match="Cannot write to"):
@@ -349,7 +349,7 @@ def cifar10(monkeypatch):
 
 
 def mirrors(*sources):
-    """What the course knows of mirrors: the address of each and the archive that it serves."""
+    """The mirrors as the course lists them: the address of each and the archive that it serves."""
     return [(address, getattr(download, f"CIFAR10_{kind.upper()}")) for address, kind in sources]
 
 
@@ -359,7 +359,7 @@ def lay(root, folder, files):
         (root / folder / name).write_bytes(content)
 
 
-def test_cifar10_is_the_same_whichever_way_it_came(tmp_path, serve, cifar10, monkeypatch):
+def test_cifar10_is_the_same_from_every_source(tmp_path, serve, cifar10, monkeypatch):
     roots = [tmp_path / name for name in ("files", "torchvision", "archive", "download", "pickles")]
     for root in roots:
         root.mkdir()
@@ -418,7 +418,7 @@ def test_no_pickle_of_a_damaged_cifar10_is_loaded(tmp_path, cifar10, form):
 
 
 @pytest.mark.skipif(not os.environ.get("COURSE_DATA"), reason="COURSE_DATA does not say where the original files are")
-def test_the_real_cifar10_has_the_known_pixels():
+def test_the_real_cifar10_has_the_known_mean_and_deviation():
     """The mean and standard deviation that public projects list for its training images."""
     cifar10 = data.load("cifar10")
     assert (len(cifar10.train.labels), len(cifar10.test.labels)) == (50_000, 10_000)
@@ -465,9 +465,9 @@ def test_the_seed_decides_order_and_augmentation(digits):
 @pytest.mark.parametrize(
     ("angle", "zoom", "right", "down"), [(10, 1, 0, 0), (-7, 1, 0, 0), (0, 1.1, 0, 0), (8, 0.9, 0, 0), (0, 1, 2, -1)]
 )
-def test_affine_changes_are_torchvisions(monkeypatch, shape, angle, zoom, right, down):
+def test_affine_changes_match_torchvision(monkeypatch, shape, angle, zoom, right, down):
     images = torch.rand(2, *shape)
-    # The draws from 0 to 1 that give this change. Ours says where a pixel comes from, so the image moves the other way.
+    # The draws from 0 to 1 that give this change. Ours says where a pixel comes from: the image moves the other way.
     augment = data.Augment(rotate=20, shift=4, scale=0.5)
     draws = torch.tensor([angle / 20, (zoom - 1) / 0.5, right / 4, down / 4])
     monkeypatch.setattr(torch, "rand", lambda *_, **__: ((draws + 1) / 2)[:, None].repeat(1, 2))
@@ -499,7 +499,7 @@ def test_half_of_the_images_are_flipped(digits):
     assert 0.4 < chosen.double().mean() < 0.6
 
 
-def test_digits_to_add_are_new_in_each_epoch_and_stay_for_the_test(digits):
+def test_digits_to_add_are_new_in_each_epoch_but_fixed_for_the_test(digits):
     def epoch(loader):
         batches = list(loader)
         labels = torch.cat([targets[:, 0] for _, targets in batches])
@@ -523,7 +523,7 @@ def test_digits_to_add_are_new_in_each_epoch_and_stay_for_the_test(digits):
     assert torch.equal(test.targets[:, 0] + known[1].long(), test.targets[:, 1])
 
 
-def test_zero_one_or_neither(digits):
+def test_digits_become_zero_one_or_neither(digits):
     three, two = (data.zero_one_or_neither(digits, classes) for classes in (3, 2))
     counts = digits.test.labels.bincount()
     assert three.test.labels.bincount().tolist() == [int(counts[2:].sum()), *counts[:2].tolist()]
@@ -534,21 +534,21 @@ def test_zero_one_or_neither(digits):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_augmented_images_lie_in_memory_as_others_do(channels):
-    """One channel behind the other: torch's convolutions crash with few channels that lie side by side (2.15, CPU)."""
+def test_augmented_images_keep_their_memory_layout(channels):
+    """Channels first: torch's convolutions crash with few channels in channels-last layout (2.15, CPU)."""
     images = torch.rand(4, channels, 12, 12)
     changed = data.Augment(rotate=5, flip=True, crop_padding=2)(images, torch.Generator().manual_seed(0))
     assert changed.stride() == images.stride()
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# Hostile input: images, labels and archives of another form
+# Hostile input: malformed images, labels and archives
 
 
 @few(30)
 @given(st.binary(max_size=200))
 @pytest.mark.parametrize("start", [b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"GIF89a", b"BM"])
-def test_what_is_not_an_image_is_named(tmp_path_factory, start, content):
+def test_an_unreadable_image_is_named(tmp_path_factory, start, content):
     path = tmp_path_factory.getbasetemp() / "image.png"
     path.write_bytes(start + content)
     with pytest.raises(data.DataError, match=r"image\.png"):
@@ -573,7 +573,7 @@ def test_images_with_more_than_eight_bits_are_refused(folder, mode):
 
 
 def fine_png(channels):
-    """The bytes of a PNG of 8 x 6 pixels with 16 bits a channel, which Pillow does not write."""
+    """The bytes of a PNG of 8 x 6 pixels with 16 bits per channel, which Pillow does not write."""
 
     def chunk(name, content):
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
@@ -601,8 +601,8 @@ def test_colour_images_with_more_than_eight_bits_are_refused(folder, ending, con
         data.load("folder:pets", folder)
 
 
-def test_a_picture_that_moves_is_refused_and_one_that_does_not_is_read(folder):
-    """A GIF may be an image like any other: it is not left out in silence."""
+def test_an_animated_gif_is_refused_and_a_still_one_is_read(folder):
+    """A GIF is an image like any other: it is not silently left out."""
     path = folder / "pets" / "train" / "cat" / "0.gif"
     path.with_suffix(".png").unlink()
     red, blue = (Image.new("RGB", (8, 6), colour) for colour in ("red", "blue"))
@@ -613,7 +613,7 @@ def test_a_picture_that_moves_is_refused_and_one_that_does_not_is_read(folder):
         data.load("folder:pets", folder)
 
 
-def test_a_file_that_is_no_image_is_named_and_a_hidden_one_left_alone(folder):
+def test_a_file_that_is_not_an_image_is_named_unless_it_is_hidden(folder):
     (folder / "pets" / "train" / "cat" / ".DS_Store").write_bytes(b"x")
     assert len(data.load("folder:pets", folder).train.labels) == 6
     (folder / "pets" / "train" / "cat" / "notes.txt").write_text("x")
@@ -622,7 +622,7 @@ def test_a_file_that_is_no_image_is_named_and_a_hidden_one_left_alone(folder):
 
 
 def test_a_photo_is_turned_upright(folder):
-    """A camera stores how it was held beside the pixels, in Exif's tag 274: 6 is a quarter turn."""
+    """A camera stores how it was held in Exif's tag 274: 6 is a quarter turn."""
     path = folder / "pets" / "train" / "cat" / "0.png"
     lying = np.zeros((8, 6, 3), dtype=np.uint8)
     lying[0, 0] = 255  # top left; turned, it is top right
@@ -635,7 +635,7 @@ def test_a_photo_is_turned_upright(folder):
 
 
 @pytest.mark.parametrize("renamed", ["pets/train/cat", "pets"])
-def test_a_folder_whose_name_is_no_text_is_named_at_once(folder, renamed):
+def test_a_folder_name_that_is_not_utf8_is_named_at_once(folder, renamed):
     (folder / "pets" / "name.txt").unlink()
     name = os.fsdecode(b"caf\xe9")  # Latin-1
     with pytest.raises(data.DataError, match=r"The name of the folder 'caf\\udce9' is not text in UTF-8") as error:
@@ -680,7 +680,7 @@ def test_an_empty_or_meaningless_data_set_is_refused(folder, spoil, message):
 
 @few(50)
 @given(st.lists(st.integers(-3, 5), max_size=4), st.integers(0, 4))
-def test_labels_must_be_those_of_classes(labels, images):
+def test_each_image_needs_the_label_of_a_class(labels, images):
     split = data.Split(torch.zeros(images, 1, 2, 2, dtype=torch.uint8), torch.tensor(labels, dtype=torch.int64))
     dataset = data.Dataset("x", split, split, ("a", "b"), (0.0,), (1.0,), "0")
     if labels and len(labels) == images and set(labels) <= {0, 1}:
@@ -707,8 +707,8 @@ def member(name, **options):
         None,
     ],
 )
-def test_an_archive_writes_nothing_elsewhere(tmp_path, monkeypatch, bad):
-    """Not even one whose checksum is right. None stands for an archive that ends too early."""
+def test_an_archive_writes_nothing_outside_its_folder(tmp_path, monkeypatch, bad):
+    """Not even if its checksum is right. None stands for a truncated archive."""
     root = tmp_path / "deep" / "data"
     root.mkdir(parents=True)
     archive = root / "cifar-10-python.tar.gz"
@@ -727,7 +727,7 @@ def test_an_archive_writes_nothing_elsewhere(tmp_path, monkeypatch, bad):
 
 
 @pytest.mark.parametrize("mirror", ["nonsense", "ftp://127.0.0.1", "file:///etc", "http://[::1", "http://.example"])
-def test_what_is_not_a_mirror_is_named(tmp_path, monkeypatch, mirror):
+def test_an_invalid_mirror_is_named(tmp_path, monkeypatch, mirror):
     monkeypatch.setenv("COURSE_MIRROR", mirror)
     monkeypatch.setattr(download, "MNIST_MIRRORS", [])
     with pytest.raises(data.DataError, match=r"could not be downloaded.*COURSE_MIRROR") as error:

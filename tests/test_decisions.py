@@ -1,4 +1,4 @@
-"""Session 10 decides a lot by itself: none of it may depend on the test images."""
+"""Session 10 makes many decisions by itself: none may depend on the test images."""
 
 import dataclasses
 
@@ -50,7 +50,7 @@ def runs(digits):
 
 
 def test_random_test_labels_change_no_choice(runs):
-    """Suggested and used rates, their whole course, losses and weights are the same to the bit."""
+    """Suggested and used rates, their schedules, losses and weights are the same to the bit."""
     one, other = runs
     names = ["rate by train loss", "rate by held-out loss", "OneCycle"]
     assert list(one["histories"]) == list(other["histories"]) == names
@@ -67,7 +67,7 @@ def test_random_test_labels_change_no_choice(runs):
 
 
 def decided(row):
-    """A row of a history without what only reports."""
+    """A row of a history without its test results."""
     return {name: value for name, value in row.items() if name not in ("test_loss", "test_accuracy")}
 
 

@@ -1,4 +1,4 @@
-"""The demo: its description of the networks, and the page itself in a real browser, judged by PyTorch."""
+"""The demo: its description of the networks, and the page itself in a real browser, compared with PyTorch."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ DEMO = ROOT / "docs" / "demo"
 IMAGES = json.loads((DEMO / "images.json").read_text())
 NETWORKS = json.loads((DEMO / "networks.json").read_text())["networks"]
 COMMITTED = [entry["id"] for entry in NETWORKS if entry["weights"]]
-# The lines that a hand draws for each digit, as parts of the pad's width and height.
+# Lines as a hand draws them for each digit, in fractions of the pad's width and height.
 STROKES = {int(digit): lines for digit, lines in json.loads((ROOT / "tests" / "strokes.json").read_text()).items()}
 in_browser = pytest.mark.browser
 
@@ -55,7 +55,7 @@ def known_data_set(path):
 @pytest.mark.parametrize(
     ("network", "size"), [(model.under_20k(), 28), (model.fully_connected_head(), 28), (model.resnet18(4), 32)]
 )
-def test_described_fields_are_those_that_gradients_show(network, size):
+def test_described_receptive_fields_match_gradients(network, size):
     layers = [layer for layer in described(network, size)["layers"] if layer["field"]]
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -122,11 +122,11 @@ class Page:
         WebDriverWait(self.browser, 30, poll_frequency=0.05).until(lambda browser: browser.execute_script(script))
 
     def settle(self):
-        """Wait until the page has judged and shown what was drawn."""
+        """Wait until the page has classified and shown the drawing."""
         self.run("await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));")
 
     def run(self, script, *given):
-        """What an async function with this body returns; `given` are its arguments."""
+        """The result of an async function with this body; `given` are its arguments."""
         script = f"""
             const given = [...arguments], done = given.pop(), run = async () => {{ {script} }};
             run().then((value) => done({{ value }}), (error) => done({{ error: String(error) }}));"""
@@ -135,7 +135,7 @@ class Page:
         return done.get("value")
 
     def compute(self, function, *given):
-        """What a function of tests/demo.js returns."""
+        """The result of a function of tests/demo.js."""
         return self.run(f"return (await import('/tests/demo.js')).{function}(...given)", *given)
 
     def find(self, selector):
@@ -146,7 +146,7 @@ class Page:
         return self.find(f"#card-{card} .answer").text
 
     def draw(self, strokes, kind="mouse"):
-        """Draw lines on the pad with a pointer of this kind; points are parts of its width and height."""
+        """Draw lines on the pad with a pointer of this kind; points are fractions of its width and height."""
         from selenium.webdriver.common.actions.action_builder import ActionBuilder
         from selenium.webdriver.common.actions.pointer_input import PointerInput
 
@@ -164,7 +164,7 @@ class Page:
 
 
 def offset(point, half):
-    """A point as the distance from the pad's middle in pixels, which is how Selenium counts."""
+    """A point as its distance in pixels from the pad's middle, as Selenium wants it."""
     return [round((part * 2 - 1) * half) for part in point]
 
 
@@ -176,7 +176,7 @@ def address():
 
 @pytest.fixture
 def page(browser, address):
-    """The page; after the test there must be nothing on the console, and no request to anybody else."""
+    """The page; after the test the console must be empty, with no request to another site."""
     browser.get_log("browser"), browser.get_log("performance")
     browser.set_script_timeout(120)
     opened = Page(browser, address)
@@ -217,7 +217,7 @@ def trained():
 
 
 def inputs_of(entry, count=20):
-    """The first test images as a network gets them, and the digits 0, 1, … where it adds one."""
+    """The first test images as a network gets them, and the digits 0, 1, … if it adds one."""
     images = sprite(IMAGES[entry["dataset"]]["file"].removesuffix(".png"))[:count]
     mean, std = (torch.tensor(IMAGES[entry["dataset"]][name])[:, None, None] for name in ("mean", "std"))
     images = (images.float() / 255 - mean) / std
@@ -244,7 +244,7 @@ def maps_of(network, inputs):
 
 @in_browser
 @pytest.mark.parametrize("name", COMMITTED)
-def test_logits_and_all_maps_are_those_of_pytorch(page, trained, name):
+def test_logits_and_all_maps_match_pytorch(page, trained, name):
     entry, network = trained[name]
     inputs = inputs_of(entry)
     expected, logits = maps_of(network, inputs)
@@ -256,7 +256,7 @@ def test_logits_and_all_maps_are_those_of_pytorch(page, trained, name):
 
 
 def compare_maps(layers, found, expected, logits):
-    """The maps of all layers as the browser sent them, against PyTorch's for the same image."""
+    """Compare the maps of all layers, as the browser sent them, with PyTorch's for the same image."""
     sizes = [torch.Size(layer["shape"]).numel() for layer in layers]
     found = dict(zip([layer["name"] for layer in layers], decode(found).split(sizes), strict=True))
     assert (found[layers[-1]["name"]] - logits).abs().max() < 1e-4
@@ -269,7 +269,7 @@ def compare_maps(layers, found, expected, logits):
 
 
 @in_browser
-def test_a_residual_network_with_weights_in_float16(page, tmp_path):
+def test_a_residual_network_runs_with_float16_weights(page, tmp_path):
     torch.manual_seed(0)
     network = model.resnet18(width=8)
     network(torch.randn(64, 3, 32, 32))  # batch norm gets statistics
@@ -286,7 +286,7 @@ def test_a_residual_network_with_weights_in_float16(page, tmp_path):
 
 
 class WithDigit(nn.Module):
-    """A network whose second input is fixed, so that it takes images only."""
+    """A network with a fixed second input, so that it takes images only."""
 
     def __init__(self, network, digit):
         super().__init__()
@@ -298,7 +298,7 @@ class WithDigit(nn.Module):
 
 @in_browser
 @pytest.mark.parametrize("name", COMMITTED)
-def test_heat_maps_are_those_of_the_course(page, trained, name):
+def test_heat_maps_match_the_course(page, trained, name):
     entry, network = trained[name]
     page.open()
     inputs = inputs_of(entry, 4)
@@ -343,8 +343,8 @@ def test_session_6_is_as_accurate_on_all_test_digits_as_in_pytorch(page, trained
 
 
 @in_browser
-def test_a_digit_of_mnist_drawn_large_becomes_itself_again(page):
-    """The preparation undoes an enlargement, because MNIST's images are what it makes."""
+def test_an_enlarged_mnist_digit_is_prepared_back_to_itself(page):
+    """The preparation undoes an enlargement, because it makes images like MNIST's."""
     images = sprite("mnist")[:, 0]
     page.open()
     for image in images:
@@ -494,7 +494,7 @@ def test_pointing_at_a_number_of_a_map_explains_it(page):
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# Weights of one's own
+# A reader's own weights
 
 
 def drop(page, path):
@@ -519,7 +519,7 @@ def choose_file(page, path):
 
 @in_browser
 @pytest.mark.parametrize("put", [drop, choose_file])
-def test_own_weights_run_on_the_page(page, tmp_path, put):
+def test_a_readers_own_weights_run_on_the_page(page, tmp_path, put):
     torch.manual_seed(1)
     network = model.under_20k().eval()
     nn.init.constant_(network[9][0].weight[6], 1)  # it says 6 to everything
@@ -556,7 +556,7 @@ def test_a_regression_of_session_2_is_read_in_two_ways(page, tmp_path):
 
 
 def damaged(tmp_path):
-    """Files that no network of the course can run, each with the words that must stand in the answer."""
+    """Files that no network of the course can run, each with the words expected in the answer."""
     good = (ROOT / "sessions/s06_under_10k/weights.safetensors").read_bytes()
     tensors = load_file(ROOT / "sessions/s06_under_10k/weights.safetensors")
     wider = {**tensors, "12.0.weight": torch.zeros(10, 17, 1, 1)}
@@ -582,7 +582,7 @@ def damaged(tmp_path):
 
 
 @in_browser
-def test_a_file_of_another_form_is_refused_with_a_sentence(page, tmp_path):
+def test_a_malformed_file_is_refused_with_a_sentence(page, tmp_path):
     page.open()
     before = page.answer()
     for number, (path, words) in enumerate(damaged(tmp_path)):

@@ -9,7 +9,7 @@ from common import diagrams, model, report, utils
 from common.train import History
 
 
-def test_sizes_behind_padding_and_stride_are_those_of_a_convolution():
+def test_sizes_after_padding_and_stride_match_a_convolution():
     _, text = diagrams.kernel_slides()
     said = re.findall(r"padding (\d) and stride (\d) an image of 5 x 5 becomes (\d) x", text)
     assert len(said) == 3
@@ -26,21 +26,21 @@ def test_the_number_at_one_place_is_the_largest_of_the_map():
     assert f"add up to {expected:.2f}" in text
 
 
-def test_receptive_fields_are_those_of_the_table_and_grow():
+def test_receptive_fields_match_the_table_and_grow():
     layers = utils.receptive_field(model.under_10k(), (1, 28, 28))
     _, text = diagrams.receptive_fields(torch.zeros(28, 28, dtype=torch.uint8), layers)
     drawn = [int(field) for field in re.findall(r"layer \d+ (\d+)", text)]
     assert drawn == sorted({layer["field"] for layer in layers})
 
 
-def test_heads_are_told_with_their_weights():
+def test_heads_are_described_with_their_weights():
     dense, pooled = model.skeleton()[6:], model.global_average_pooling()[6:]
     _, text = diagrams.heads(dense, pooled)
     assert f"{utils.count_parameters(dense):,} weights" in text
     assert f"{utils.count_parameters(pooled):,} weights" in text
 
 
-def test_a_shortcut_is_told_as_it_is_or_with_its_convolution():
+def test_a_shortcut_is_described_with_its_convolution_if_it_has_one():
     blocks = {"same": model.ResidualBlock(4, 4), "half": model.ResidualBlock(4, 8, stride=2)}
     _, text = diagrams.residual_blocks(blocks)
     assert "same: x goes through 3 × 3 conv 4 maps" in text

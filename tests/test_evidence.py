@@ -1,4 +1,4 @@
-"""Any one value is altered, its checksum renewed: it is found, or the page shows what it showed before."""
+"""One value is altered and its checksum renewed: this is found, or the page stays the same."""
 
 import copy
 import json
@@ -29,7 +29,7 @@ NOT_FOUND = {
 
 
 class Published:
-    """The records of a session's page and its executed notebook, as today's course would have written them."""
+    """The records of a session's page and its executed notebook, as today's course would write them."""
 
     def __init__(self, session):
         folder = ROOT / "sessions" / session
@@ -57,7 +57,7 @@ class Published:
         return next(output for output in self.cell.outputs if MIME in output.data)
 
     def write(self, record):
-        """Put a record into the notebook, as a forger would who knows of the checksum."""
+        """Put a record into the notebook, as a forger who knows about the checksum would."""
         self.records[0] = record
         written = {name: value for name, value in record.items() if name != "source_sha256"}
         self.output.data = type(self.output.data)({MIME: written, "text/plain": record_line(written)})
@@ -96,7 +96,7 @@ def altered(value, data):
 
 @few(60)
 @given(st.data())
-def test_any_value_of_a_record_is_altered(published, data):
+def test_an_altered_value_of_a_record_is_found_or_changes_no_page(published, data):
     before = copy.deepcopy(published.record)
     place = data.draw(st.sampled_from([place for place in places(before) if place and place[0] != "source_sha256"]))
     value = before
@@ -113,14 +113,14 @@ def test_any_value_of_a_record_is_altered(published, data):
 
 
 def _is_of_another_network(place, record):
-    """Whether this is a measure of a part whose weights are not kept."""
+    """Whether this measures a part whose weights are not kept."""
     return place[:2] == ("metrics", "parts") and record["metrics"]["parts"][place[2]] != evidence.judged(record)
 
 
 @few(60)
 @given(st.data())
-def test_any_digit_of_the_outputs_is_altered(published, data):
-    """Of a log, a table, the words for a figure."""
+def test_an_altered_digit_of_the_outputs_is_found(published, data):
+    """In a log, a table, or the text for a figure."""
     texts = []
     for cell in published.notebook.cells:
         if not notebooks.tags(cell) & {"bootstrap", "parameters", "injected-parameters", "record"}:
@@ -142,7 +142,7 @@ def test_any_digit_of_the_outputs_is_altered(published, data):
     assert published.fault() is None
 
 
-def test_the_known_data_sets_are_what_is_loaded(digits):
+def test_loaded_data_sets_match_the_known_ones(digits):
     sizes = len(digits.train.labels), len(digits.test.labels)
     assert evidence.DATASETS["digits"] == ("digits", sizes, digits.sha256)
     assert {parameter for parameter, *_ in evidence.DATASETS.values()} == set(data.NAMES)
@@ -151,13 +151,13 @@ def test_the_known_data_sets_are_what_is_loaded(digits):
         assert evidence.DATASETS["MNIST"] == ("mnist", (found["train"], found["test"]), found["sha256"])
 
 
-def test_what_is_published_holds_together():
+def test_published_records_are_consistent():
     for session in all_sessions():
         assert list(evidence.contradictions(notebooks.results(session.folder))) == []
 
 
-def test_a_file_of_weights_has_the_parameters_of_its_networks(tmp_path):
-    """That of the run, and those of its parts with their names before. Statistics of batch norm are no parameters."""
+def test_a_file_of_weights_must_have_as_many_parameters_as_the_record_says(tmp_path):
+    """The run's network, and its parts' with their names in front. Batch-norm statistics do not count."""
     path = tmp_path / "weights.safetensors"
     record = {
         "metrics": {"parameters": 6, "parts": [{"part": "step 1", "parameters": 3}, {"part": "2", "parameters": 6}]}
@@ -166,8 +166,8 @@ def test_a_file_of_weights_has_the_parameters_of_its_networks(tmp_path):
     save_file({**own, "step 1/0.weight": torch.zeros(3)}, path)
     evidence.check_weights(path, record)
     for tensors, message in (
-        ({**own, "2.weight": torch.zeros(1)}, "its network has 7 parameters, the record says 6"),
-        ({**own, "step 1/0.weight": torch.zeros(4)}, "the network 'step 1' has 4 parameters, the record says 3"),
+        ({**own, "2.weight": torch.zeros(1)}, "its network has 7 parameters, but the record says 6"),
+        ({**own, "step 1/0.weight": torch.zeros(4)}, "the network 'step 1' has 4 parameters, but the record says 3"),
     ):
         save_file(tensors, path)
         with pytest.raises(PublishError, match=message):

@@ -31,7 +31,7 @@ class Exercise:
         self.answered = None  # the names known after its solution
 
     def answer(self, code):
-        """What the check says, in the words of NotYet, or None if it is content."""
+        """What the check says, in the words of NotYet, or None if it passes."""
         names = dict(self.known)
         run(code, names)
         return self.judge(names)
@@ -53,7 +53,7 @@ def run(code, names):
 
 @pytest.fixture(scope="module")
 def session(request):
-    """The exercises of a session; each knows the names of the solutions before it."""
+    """The exercises of a session; each knows the names from the solutions before it."""
     sys.path.insert(0, str(ROOT))
     names, found = {"__name__": "__main__"}, []
     for cell in notebooks.read_notebook(request.param).cells:
@@ -119,7 +119,7 @@ def test_no_sentence_shows_the_solution(session):
 
 
 @each_session
-def test_the_exercises_are_made_from_todays_solutions(path):
+def test_the_exercises_are_up_to_date_with_their_solutions(path):
     made = path.with_name("exercises.ipynb")
     assert made.read_text(encoding="utf-8") == exercises.exercises()[made], "run `course exercises`"
 

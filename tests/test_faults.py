@@ -26,7 +26,7 @@ SESSION = "s99_test"
 
 @pytest.fixture
 def disk():
-    """Mount small file systems of memory, disk(path, options); they are unmounted after the test."""
+    """Mount small file systems in memory, disk(path, options); they are unmounted after the test."""
     mounted = []
 
     def mount(path, options):
@@ -73,7 +73,7 @@ accuracy = 0.5
 """
 
 
-def test_a_run_on_a_full_disk_fails_and_the_next_one_goes_on(own_course, disk):
+def test_a_run_on_a_full_disk_fails_and_the_next_one_resumes(own_course, disk):
     own_course.add_session(SESSION, FILL)
     runs, logs = own_course.root / "runs" / "full" / SESSION, own_course.root / "logs"
     runs.mkdir(parents=True)
@@ -98,8 +98,8 @@ accuracy = 0.5
 """
 
 
-def test_results_go_to_another_disk_also_after_it_was_read_only(own_course, disk):
-    """runs/ lies on a disk of its own, which turns read-only while the notebook runs."""
+def test_results_reach_another_disk_even_after_it_was_read_only(own_course, disk):
+    """runs/ is on a disk of its own, which turns read-only while the notebook runs."""
     own_course.add_session(SESSION, REMOUNT)
     runs = own_course.root / "runs"
     disk(runs, "size=10m")
@@ -133,7 +133,7 @@ accuracy = 0.5
 
 
 def test_an_impatient_user_leaves_no_kernel_behind(own_course):
-    """Signal upon signal, while the command is busy ending a kernel that does not want to."""
+    """Signal after signal, while the command tries to end a kernel that ignores it."""
     own_course.add_session(SESSION, STUBBORN)
     process = own_course.start("run", "s99")
     kernel = int(process.stdout.readline().split()[-1])
@@ -143,7 +143,7 @@ def test_an_impatient_user_leaves_no_kernel_behind(own_course):
     _, error = process.communicate(timeout=60)
     assert process.returncode == 1
     assert error.count("\n") == 1
-    assert "stopped; the same command goes on" in error
+    assert "stopped; the same command resumes" in error
     assert not alive(kernel)
     assert not (own_course.root / "runs" / "full" / SESSION / "A-seed-0.ipynb").exists()
 
@@ -179,7 +179,7 @@ def page(executed, paths, tmp_path):
 
 
 def fits_together(page):
-    """Whether all files of a page are those of the same runs; returns how many runs."""
+    """Check that all files of a page come from the same runs; returns how many."""
     records = json.loads((page / "results.json").read_text())
     shown = notebooks.read_record(notebooks.read_notebook(page / "executed.ipynb"), "executed.ipynb")
     assert shown == records[0]
@@ -213,7 +213,7 @@ def test_a_page_stays_whole_on_a_full_or_read_only_disk(executed, paths, page, d
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_publishing_that_is_killed_leaves_whole_files_and_is_repeated(executed, paths, page, number):
+def test_killed_publishing_leaves_whole_files_and_can_be_repeated(executed, paths, page, number):
     old = contents(page)
     process = executed.start("publish", *paths, "--to", page)
     while process.poll() is None and not list(page.rglob("*.unfinished")):
@@ -228,7 +228,7 @@ def test_publishing_that_is_killed_leaves_whole_files_and_is_repeated(executed, 
     assert killed.keys() >= old.keys()
 
 
-def test_two_publish_at_once_one_after_the_other(executed, paths, page):
+def test_two_publishing_processes_take_turns(executed, paths, page):
     with FileLock(executed.root / ".lock"):
         processes = [executed.start("publish", *some, "--to", page) for some in (paths, paths[:1], paths)]
         with pytest.raises(subprocess.TimeoutExpired):
@@ -245,7 +245,7 @@ def test_two_publish_at_once_one_after_the_other(executed, paths, page):
 
 
 @pytest.mark.parametrize("size", [8, 36])  # kB: too small for the archive of 24, too small for it and its content
-def test_a_download_to_a_full_disk_leaves_nothing_by_half(tmp_path, serve, mnist, monkeypatch, disk, size):  # noqa: F811
+def test_a_download_to_a_full_disk_leaves_no_partial_file(tmp_path, serve, mnist, monkeypatch, disk, size):  # noqa: F811
     monkeypatch.setattr(download, "MNIST_MIRRORS", [serve(mnist)])
     disk(tmp_path / "data", f"size={size}k")
     with pytest.raises(

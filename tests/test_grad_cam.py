@@ -17,7 +17,7 @@ METHODS = [grad_cam, grad_cam_plus_plus]
 
 
 class FullyConnected(nn.Module):
-    """A network with a fully connected head; `inplace` says how it works on the maps behind its convolution."""
+    """A network with a fully connected head; `inplace` says how it treats the maps after its convolution."""
 
     def __init__(self, inplace=False):
         super().__init__()
@@ -59,15 +59,15 @@ def case(request):
     return model, layer(model), images, torch.arange(8)
 
 
-def test_grad_cam_is_captums(case):
+def test_grad_cam_matches_captum(case):
     model, layer, images, classes = case
     expected = LayerGradCam(model, layer).attribute(images, classes, relu_attributions=True)[:, 0].detach()
     torch.testing.assert_close(grad_cam(model, layer, images, classes), expected, rtol=1e-5, atol=1e-12)
     assert expected.max() > 0
 
 
-def test_grad_cam_plus_plus_is_that_of_the_package(case):
-    """The package adds 1e-6 to a denominator of squared gradients: it does not matter where the gradients are large."""
+def test_grad_cam_plus_plus_matches_the_package(case):
+    """The package adds 1e-6 to a denominator of squared gradients, which does not matter if these are large."""
     model, layer, images, classes = case
 
     class Scaled(nn.Module):
@@ -89,7 +89,7 @@ def test_grad_cam_plus_plus_is_that_of_the_package(case):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_work_in_place_behind_the_layer_changes_nothing(method):
+def test_in_place_operations_after_the_layer_change_nothing(method):
     model = FullyConnected()
     twin = FullyConnected(inplace=True)
     twin.load_state_dict(model.state_dict())
@@ -116,7 +116,7 @@ def test_with_average_pooling_and_a_linear_head_grad_cam_is_cam():
 
 
 def test_grad_cam_plus_plus_is_its_formula():
-    """The textbook form, with its squares and cubes, where these do not vanish."""
+    """The textbook form, with its squares and cubes, if these do not vanish."""
     torch.manual_seed(0)
     model = under_10k().double().eval()
     images, classes = torch.rand(4, 1, 28, 28, dtype=torch.double), torch.arange(4)
@@ -184,7 +184,7 @@ class Unused(nn.Module):
     ],
 )
 def test_a_layer_must_run_once_and_give_maps(method, build, layer, message):
-    """One that runs twice would give maps of the one pass with the gradients of the other."""
+    """A layer that runs twice would give maps of one pass with gradients of the other."""
     model = build()
     channels = next(model.parameters()).shape[1]
     with pytest.raises(ValueError, match=message):
@@ -202,7 +202,7 @@ def test_a_layer_must_run_once_and_give_maps(method, build, layer, message):
         (torch.tensor([0, 1, 2, -1]), r"scores for the classes 0 to 9, not for \[0, 1, 2, -1\]"),
     ],
 )
-def test_there_must_be_a_class_for_each_image_and_the_model_must_know_it(method, classes, message):
+def test_each_image_needs_a_class_that_the_model_knows(method, classes, message):
     model = under_10k()
     with pytest.raises(ValueError, match=message):
         method(model, model[9], torch.rand(4, 1, 28, 28), classes)

@@ -1,4 +1,4 @@
-"""The two packages: which may import what, and that neither knows a session by name."""
+"""The two packages: which may import what, and neither knows a session by name."""
 
 import ast
 import re
@@ -21,11 +21,11 @@ def imported(path):
 
 
 @pytest.mark.parametrize("path", LESSON, ids=lambda path: path.name)
-def test_the_lesson_knows_nothing_of_the_command(path):
+def test_common_does_not_depend_on_the_command(path):
     assert not MACHINERY & set(imported(path))
 
 
-def test_the_command_uses_the_lesson():
+def test_the_command_imports_common_but_not_papermill():
     found = {name for path in COMMAND for name in imported(path)}
     assert {"common", "papermill", "nbformat"} & found == {"common", "nbformat"}  # papermill has a process of its own
 

@@ -1,4 +1,4 @@
-"""The LR finder: against torch-lr-finder, its rules against others written another way, and that it leaves no trace."""
+"""The LR finder against torch-lr-finder, its rules against other implementations; it leaves no trace."""
 
 import copy
 import itertools
@@ -44,7 +44,7 @@ class OracleHeldOut(ValDataLoaderIter):
 @pytest.mark.parametrize("linear", [False, True])
 @pytest.mark.parametrize("mode", ["training", "held out"])
 @pytest.mark.parametrize("hi", [0.3, 1000.0])
-def test_rates_and_raw_losses_are_those_of_torch_lr_finder(digits, linear, mode, hi):
+def test_rates_and_raw_losses_match_torch_lr_finder(digits, linear, mode, hi):
     """Up to 0.3 all steps are done, up to 1000 the loss explodes: both end at the same step. 30 steps are 3 epochs."""
     model, loader, optimizer, held_out = parts(digits)
     held_out = held_out if mode == "held out" else None
@@ -67,7 +67,7 @@ def test_rates_and_raw_losses_are_those_of_torch_lr_finder(digits, linear, mode,
 
 
 def curve(seed, points=40):
-    """A loss that falls, then rises, with noise, over rates of uneven distances."""
+    """A noisy loss that falls, then rises, over unevenly spaced rates."""
     generator = torch.Generator().manual_seed(seed)
     rates = (torch.rand(points, generator=generator).cumsum(0) * 0.3 - 10).exp()
     losses = 2.3 - 2 * torch.linspace(-4, 4, points).sigmoid() + 0.05 * torch.randn(points, generator=generator)
@@ -96,14 +96,14 @@ def test_steepest_looks_only_at_the_way_down():
     assert search.suggestions()["steepest"] == 10.0**2
 
 
-def test_steepest_of_a_loss_that_never_falls_is_behind_the_first_tenth():
+def test_steepest_of_a_loss_that_never_falls_is_after_the_first_tenth():
     losses = [1.0 + 0.1 * i for i in range(20)]
     assert Search([10.0**i for i in range(20)], losses, losses).suggestions()["steepest"] == 10.0**2
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_valley_is_the_middle_of_the_longest_fall(seed):
-    """Found by trying all choices of points, the largest first."""
+    """Found by trying all subsets of points, the largest first."""
     losses = torch.rand(10, generator=torch.Generator().manual_seed(seed)).tolist()
 
     def falls(count):
@@ -114,14 +114,14 @@ def test_valley_is_the_middle_of_the_longest_fall(seed):
     assert valley(losses) in [fall[len(fall) // 2] for fall in longest]
 
 
-def test_valley_of_curves_that_one_sees_at_a_glance():
+def test_valley_of_simple_curves_is_the_obvious_one():
     assert valley([5, 4, 3, 2, 1]) == 2
     assert valley([1, 2, 3, 4, 5]) == 0
     assert valley([9, 9, 8, 7, 9, 6, 5, 9, 9]) == 3  # 9 8 7 6 5, over the spike in its middle
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_minimum_by_10(seed):
+def test_minimum_divided_by_10(seed):
     search = curve(seed)
     _, best = min(zip(search.smoothed, search.rates, strict=True))
     assert search.suggestions()["minimum / 10"] == best / 10
@@ -209,7 +209,7 @@ def assert_equal(found, expected):
 @pytest.mark.parametrize("mode", ["training", "held out"])
 @pytest.mark.parametrize("kind", ["sgd", "adam"])
 def test_everything_is_put_back_to_the_bit(digits, kind, mode):
-    """In the middle of a training: with momentum, gradients, two schedulers, and a module in another mode."""
+    """In the middle of a training: with momentum, gradients, two schedulers, and one module in another mode."""
     model, loader, optimizer, held_out = parts(digits)
     if kind == "adam":
         optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
@@ -258,7 +258,7 @@ def test_training_after_a_search_is_training_without_one(digits):
 
 
 @pytest.mark.parametrize("options", [{"lo": 0}, {"lo": 1, "hi": 0.1}, {"hi": math.inf}, {"steps": 1}, {"smoothing": 1}])
-def test_settings_that_make_no_search_are_refused(digits, options):
+def test_impossible_settings_are_refused(digits, options):
     with pytest.raises(ValueError, match="A search needs"):
         find_lr(*parts(digits)[:3], **options)
 

@@ -1,4 +1,4 @@
-"""Many trainings at once: each must be what it would have been alone."""
+"""Many trainings at once: each must give what it would give alone."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ class DoubleLoader(data.Loader):
 
 
 def setup_of(build, digits):
-    """How to prepare one training: a network and a loader that both depend on the seed."""
+    """The setup of one training: a network and a loader that both depend on the seed."""
 
     def setup(seed):
         utils.set_seed(seed)
@@ -58,7 +58,7 @@ def one_cycle(network, loader):
     ],
     ids=["s05, Adam", "s05, softmax", "s06, OneCycle", "s06, dropout", "s04, StepLR"],
 )
-def test_each_network_is_that_of_a_single_run(digits, build, optimise):
+def test_each_network_equals_that_of_a_single_run(digits, build, optimise):
     setup = setup_of(build, digits)
     networks, histories = fit_many(setup, SEEDS, optimise, epochs=2)
     for seed, network, history in zip(SEEDS, networks, histories, strict=True):
@@ -72,7 +72,7 @@ def test_each_network_is_that_of_a_single_run(digits, build, optimise):
     assert not torch.equal(*[next(network.parameters()) for network in networks[:2]])
 
 
-def test_networks_are_trained_once(digits):
+def test_networks_are_trained_only_once(digits):
     setup = setup_of(lambda: fully_connected_head(10), digits)
     networks, _ = fit_many(setup, SEEDS, adam, epochs=1)
     _, loader = setup(SEEDS[0])

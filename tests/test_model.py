@@ -27,7 +27,7 @@ def test_budget_and_shape(build, parameters):
 
 
 @pytest.mark.parametrize(("build", "parameters"), NETWORKS)
-def test_summary_is_torchsummarys_and_leaves_the_model_alone(build, parameters):
+def test_summary_matches_torchsummary_and_leaves_the_model_alone(build, parameters):
     network = build()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     generator = torch.get_rng_state()
@@ -39,7 +39,7 @@ def test_summary_is_torchsummarys_and_leaves_the_model_alone(build, parameters):
 
 
 @pytest.mark.parametrize("build", [build for build, _ in NETWORKS])
-def test_receptive_field_is_the_one_that_gradients_see(build):
+def test_receptive_field_matches_gradients(build):
     """The pixels that the middle of each convolution's output depends on, in a network on a large image."""
     network = build().double().eval()
     size = 99
@@ -58,7 +58,7 @@ def convolutions_and_pools(network):
 
 
 def run_until(network, last, image):
-    """The output of layer `last`; no ReLU, no max-pooling: they pass on only part of the gradients."""
+    """The output of layer `last`, without ReLU and max-pooling, which pass on only part of the gradients."""
     for layer in [module for module in network.modules() if not list(module.children())]:
         if isinstance(layer, torch.nn.Flatten):
             break
@@ -75,7 +75,7 @@ def test_the_last_layer_sees_the_whole_image():
     assert utils.receptive_field(model.under_10k(), (1, 28, 28))[-1]["field"] >= 28
 
 
-def test_dropout_stands_where_the_session_says():
+def test_dropout_is_where_the_session_says():
     def dropouts(build):
         blocks = [layer for layer in build(dropout=0.1) if isinstance(layer, model.ConvBlock)]
         return [any(isinstance(part, torch.nn.Dropout) for part in block) for block in blocks]
@@ -98,7 +98,7 @@ def test_two_inputs_and_two_outputs(options, parameters):
 
 
 def test_without_the_hidden_layer_image_and_digit_can_only_be_added():
-    """What the other image changes in the outputs does not depend on the digit; with the hidden layer it does."""
+    """What another image changes in the outputs does not depend on the digit; with the hidden layer it does."""
     images, digits = torch.rand(2, 1, 28, 28), torch.tensor([[1.0], [9.0]])
     for hidden in (False, True):
         network = model.DigitSum(hidden=hidden).eval()
@@ -123,8 +123,8 @@ def test_resnet_budget_and_shape(width, parameters):
     assert shapes == [*expected, (8 * width, 1, 1), (8 * width,), (10,)]
 
 
-def test_the_blocks_are_those_of_torchvision():
-    """Its weights in our blocks: the same outputs and gradients; only the first layers are made for large images."""
+def test_the_blocks_match_torchvision():
+    """Its weights in our blocks give the same outputs and gradients; only its first layers are for large images."""
     torch.manual_seed(0)
     theirs = torchvision.models.resnet18(num_classes=10).double()
     ours = model.resnet18().double()
@@ -160,8 +160,8 @@ def copy_block(block, theirs):
         ours[1].load_state_dict(norm.state_dict())
 
 
-def test_resnet_receptive_field_is_the_one_that_gradients_see():
-    """The pixels that a point behind each block depends on; no ReLU, which passes on only part of the gradients."""
+def test_resnet_receptive_field_matches_gradients():
+    """The pixels that a point after each block depends on, without ReLU, which passes on only part of the gradients."""
     network = model.resnet18(2, channels=1).double().eval()
     for module in network.modules():
         if isinstance(module, model.ResidualBlock):

@@ -13,7 +13,7 @@ SESSIONS = all_sessions()
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
-    """Executes a session once; gives the folder with the notebook, the weights and what else it wrote."""
+    """Executes a session once; returns the folder with the notebook, the weights and whatever else it wrote."""
 
     @functools.cache
     def folder_of(name):
@@ -39,7 +39,7 @@ def test_plain_papermill_ends_like_the_reference(name, executed):
     found, expected = ([record["metrics"], *record["metrics"].get("parts", [])] for record in records)
     for key in ("parameters", "receptive_field"):
         assert [part.get(key) for part in found] == [part.get(key) for part in expected]
-    # Another processor rounds otherwise, and 360 test images make one standard error a point.
+    # Another processor rounds differently, and with 360 test images one standard error is about a point.
     assert found[0]["test_accuracy"] == pytest.approx(expected[0]["test_accuracy"], abs=0.03)
     assert [row["lr"] for row in records[0]["history"]] == pytest.approx([row["lr"] for row in records[1]["history"]])
     clean(notebook)
@@ -47,7 +47,7 @@ def test_plain_papermill_ends_like_the_reference(name, executed):
 
 
 def kinds(notebook):
-    """Which kinds of output each cell has: one that shows nothing any more is found, whatever figures it shows."""
+    """The kinds of output of each cell: a cell that shows nothing any more is found, whatever its numbers."""
     return {
         cell.id: [(output.output_type, *output.get("data", ())) for output in cell.outputs]
         for cell in notebook.cells

@@ -1,4 +1,4 @@
-"""What a plot shows is what scikit-learn counts."""
+"""Plots show what scikit-learn counts."""
 
 import math
 
@@ -19,7 +19,7 @@ def answered():
     return torch.randint(3, (60,), generator=generator), torch.randn(60, 4, generator=generator)
 
 
-def test_the_confusion_matrix_is_that_of_scikit_learn(answered):
+def test_the_confusion_matrix_matches_scikit_learn(answered):
     labels, logits = answered
     expected = confusion_matrix(labels, logits.argmax(dim=1), labels=range(4))
     figure, alt = plots.confusion_matrix(labels, logits, CLASSES)

@@ -1,4 +1,4 @@
-"""Publishing: what a page says, what is refused, and that nothing is left by half."""
+"""Publishing: what a page says, what is refused, and that nothing is left half-done."""
 
 import base64
 import contextlib
@@ -44,7 +44,7 @@ from course.sessions import find_session
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
-    """A course with a toy session, its two seeds executed: the accuracy is 0.5 + seed / 10."""
+    """A course with a toy session and its two executed seeds: the accuracy is 0.5 + seed / 10."""
     course = Course(tmp_path_factory.mktemp("published"))
     course.keep_sessions("s06_under_10k")
     course.add_session("s99_test", "accuracy = 0.5 + seed / 10\nprint('\\n'.join(map(str, range(30))))")
@@ -57,7 +57,7 @@ def executed(tmp_path_factory):
 
 @pytest.fixture
 def mine(executed, tmp_path):
-    """A copy of that course, to be spoilt."""
+    """A copy of that course, to be damaged."""
     return Course(tmp_path / "course", executed)
 
 
@@ -77,7 +77,7 @@ def change(path, edit):
 
 
 def change_record(path, edit):
-    """Edit a record as a forger would who knows of the checksum."""
+    """Edit a record as a forger who knows about the checksum would."""
 
     def edit_record(notebook):
         data = notebook.cells[-1].outputs[0].data
@@ -88,7 +88,7 @@ def change_record(path, edit):
 
 
 def show_the_numbers(notebook):
-    """Print the accuracies of a record that was changed, as if they had been reached."""
+    """Print the accuracies of a changed record, as if they had been reached."""
     record = notebook.cells[-1].outputs[0].data[MIME]
     accuracies = [part[name] for part in record["metrics"]["parts"] for name in ("test_accuracy", "sum_accuracy")]
     notebook.cells[-2].outputs[0].text = "".join(f"{accuracy:.2%}\n" for accuracy in accuracies)
@@ -102,7 +102,7 @@ def set_target(notebook, target):
 
 
 def test_an_altered_record_is_refused(mine):
-    """One digit of a number; a number that a forger gave its checksum is found by what else the notebook says."""
+    """One digit is altered; if the checksum is forged too, the rest of the notebook gives it away."""
 
     def alter(notebook):
         notebook.cells[-1].outputs[0].data[MIME]["metrics"]["test_accuracy"] += 0.001
@@ -111,7 +111,7 @@ def test_an_altered_record_is_refused(mine):
     change(runs_of(mine)[0], alter)
     process = mine("publish", *runs_of(mine))
     assert process.returncode == 1
-    assert "A-seed-0.ipynb: the record was changed after the run: its checksum is another one." in process.stderr_text
+    assert "A-seed-0.ipynb: the record was changed after the run: its checksum does not match." in process.stderr_text
     runs_of(mine)[0].write_text(original)
     for path in runs_of(mine):
         change_record(path, lambda record: record["params"].update(target=0.4))
@@ -150,7 +150,7 @@ def test_a_page_shows_mean_and_spread_over_the_seeds(mine):
     assert {line.index("sessions/") for line in lines[1:]} == {lines[0].index("where")}
 
 
-def test_named_parts_are_groups_and_their_differences_are_weighed(mine):
+def test_named_parts_are_groups_and_their_differences_are_tested(mine):
     def split(record):
         better = {"part": "better", "test_accuracy": 0.9 + record["seed"] / 100, "sum_accuracy": 0.8, "parameters": 6}
         worse = {"part": "worse", "test_accuracy": 0.5 + record["seed"] / 100, "sum_accuracy": 0.8, "parameters": 5}
@@ -173,7 +173,7 @@ def test_named_parts_are_groups_and_their_differences_are_weighed(mine):
     ]
 
 
-def test_a_missed_target_is_told_with_its_distance(mine):
+def test_a_missed_target_is_shown_with_its_distance(mine):
     for path in runs_of(mine):
         change_record(path, lambda record: record["params"].update(target=0.58))
         change(path, lambda notebook: set_target(notebook, 0.58))
@@ -184,7 +184,7 @@ def test_a_missed_target_is_told_with_its_distance(mine):
     assert "target = 0.58 instead of 0.5" in readme
 
 
-def test_prose_changes_without_a_new_run(mine):
+def test_prose_can_change_without_a_new_run(mine):
     mine("publish", *runs_of(mine))
     before = (page(mine) / "README.md").read_text()
     source = page(mine) / "session.ipynb"
@@ -211,7 +211,7 @@ def add_line(notebook, line):
 
 
 def run_again_out_of_order(notebook):
-    """After the run a learner executed the work cell and the record cell once more."""
+    """After the run, a learner executed the work cell and the record cell again."""
     notebook.cells[-1].execution_count += 2
     notebook.cells[-1].outputs[0].data[MIME]["executed"] += 2
     renew_checksum(notebook)
@@ -237,7 +237,7 @@ def renew_checksum(notebook):
 
 
 def record_of(number, **values):
-    """A function that changes a record, of the first run or the second, as a forger would who knows of the checksum."""
+    """A function that changes the record of the first or second run, as a forger who knows about the checksum would."""
     return lambda course: change_record(runs_of(course)[number], lambda record: record.update(values))
 
 
@@ -286,17 +286,17 @@ REFUSED = [
     ),
     (
         record_of(1, history=[{"epoch": 1, "test_accuracy": 0.9}]),
-        "test_accuracy is 0.6, at the end of its history 0.9",
+        "test_accuracy is 0.6, but 0.9 at the end of its history",
     ),
     (record_of(1, metrics={"test_accuracy": 0.6, "parameters": 7}), "the runs of A differ in parameters: 6, 7"),
     (record_of(1, history=[{"epoch": 2, "test_accuracy": 0.6}]), "does not have the epochs 1 to 1"),
     (
         lambda course: change_record(runs_of(course)[1], alter_accuracy),
-        "the record says that test_accuracy is 90.00%, no cell shows it",
+        "the record says that test_accuracy is 90.00%, but no cell shows it",
     ),
     (swap_history, "variant A, seed 0 and variant A, seed 1 have the same history: one run was given as two"),
     (swap_weights, "variant A, seed 0 and variant A, seed 1 have the same weights: one run was given as two"),
-    (run_other_code, "was executed from other code than session.ipynb"),
+    (run_other_code, "was executed from code other than today's session.ipynb"),
     (remove_record, "has no record: it was not executed to its end"),
     (
         lambda course: change_record(runs_of(course)[1], lambda record: record.update(seed=0)),
@@ -304,11 +304,11 @@ REFUSED = [
     ),
     (
         lambda course: change_record(runs_of(course)[0], lambda record: record.update(schema=0)),
-        "of another form",
+        "has a malformed record",
     ),
     (
         lambda course: change_record(runs_of(course)[0], lambda record: record.pop("history")),
-        "of another form",
+        "has a malformed record",
     ),
     (
         lambda course: change_record(runs_of(course)[0], lambda record: record.update(profile="quick")),
@@ -338,7 +338,7 @@ REFUSED = [
     (lambda course: runs_of(course)[0].write_text("no json"), "is not a readable notebook"),
     (
         lambda course: runs_of(course)[0].with_suffix(".safetensors").unlink(),
-        "safetensors is not there or not the file",
+        "safetensors is missing or not the file",
     ),
     (
         lambda course: runs_of(course)[0].with_suffix(".safetensors").write_bytes(b"x"),
@@ -348,7 +348,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("spoil", "reason"), REFUSED, ids=[reason for _, reason in REFUSED])
-def test_what_does_not_fit_is_refused_and_nothing_is_written(mine, spoil, reason):
+def test_runs_that_do_not_fit_are_refused_and_nothing_is_written(mine, spoil, reason):
     spoil(mine)
     before = sorted(path.name for path in page(mine).iterdir())
     process = mine("publish", *runs_of(mine))
@@ -361,12 +361,12 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(mine, spoil, reason
 @pytest.mark.parametrize(
     ("folder", "reason"),
     [
-        (".", "README.md is not that of a published page of s99_test: choose another folder"),
-        ("sessions", "choose a folder outside of sessions/"),
-        ("sessions/s06_under_10k", "choose a folder outside of sessions/"),
+        (".", "README.md does not belong to a published page of s99_test: choose another folder"),
+        ("sessions", "choose a folder outside sessions/"),
+        ("sessions/s06_under_10k", "choose a folder outside sessions/"),
     ],
 )
-def test_a_page_takes_the_place_of_nothing_else(mine, folder, reason):
+def test_a_page_replaces_nothing_else(mine, folder, reason):
     before = {path: path.read_bytes() for path in mine.root.rglob("*") if path.is_file()}
     process = mine("publish", *runs_of(mine), "--to", folder)
     assert process.returncode == 1
@@ -383,20 +383,26 @@ def make_page_of_another_session(folder, course):
 @pytest.mark.parametrize(
     ("prepare", "reason"),
     [
-        (lambda folder, course: (folder / "results.json").write_text("[]"), "results.json is not that of a published"),
+        (
+            lambda folder, course: (folder / "results.json").write_text("[]"),
+            "results.json does not belong to a published",
+        ),
         (
             lambda folder, course: (folder / "results.json").write_text("mine"),
-            "results.json is not that of a published",
+            "results.json does not belong to a published",
         ),
-        (lambda folder, course: (folder / "executed.ipynb").write_text("mine"), "executed.ipynb is not that of"),
-        (lambda folder, course: (folder / "weights.safetensors").write_text("mine"), "weights.safetensors is not that"),
-        (lambda folder, course: (folder / "weights").mkdir(), "weights is not that of a published page"),
+        (lambda folder, course: (folder / "executed.ipynb").write_text("mine"), "executed.ipynb does not belong to"),
+        (
+            lambda folder, course: (folder / "weights.safetensors").write_text("mine"),
+            "weights.safetensors does not belong",
+        ),
+        (lambda folder, course: (folder / "weights").mkdir(), "weights does not belong to a published page"),
         (lambda folder, course: (folder / "images").symlink_to("/"), "images is a symbolic link"),
         (lambda folder, course: (folder / "README.md").symlink_to("nowhere"), "README.md is a symbolic link"),
-        (make_page_of_another_session, "README.md is not that of a published page of s99_test"),
+        (make_page_of_another_session, "README.md does not belong to a published page of s99_test"),
     ],
 )
-def test_files_of_others_are_neither_replaced_nor_deleted(mine, prepare, reason):
+def test_other_peoples_files_are_neither_replaced_nor_deleted(mine, prepare, reason):
     folder = mine.root / "mine"
     folder.mkdir()
     prepare(folder, mine)
@@ -407,7 +413,7 @@ def test_files_of_others_are_neither_replaced_nor_deleted(mine, prepare, reason)
     assert {path: path.is_file() and path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_a_page_elsewhere_is_replaced_and_what_others_put_beside_it_stays(mine):
+def test_a_page_elsewhere_is_replaced_and_files_beside_it_stay(mine):
     folder = mine.root / "mine"
     for _ in range(2):
         assert mine("publish", *runs_of(mine), "--to", "mine").returncode == 0
@@ -419,10 +425,10 @@ def test_a_page_elsewhere_is_replaced_and_what_others_put_beside_it_stays(mine):
     assert [path.name for path in (folder / "weights").iterdir()] == ["mine.safetensors"]
 
 
-def test_an_empty_name_is_not_the_present_folder(mine):
+def test_an_empty_name_is_not_the_current_folder(mine):
     process = mine("publish", *runs_of(mine), "--to", "")
     assert process.returncode == 2
-    assert "--to: give a name; the present folder is ." in process.stderr_text
+    assert "--to: give a name; the current folder is ." in process.stderr_text
     process = mine("compare", "s06:A", "s06:B", "--plot", "")
     assert process.returncode == 2
     assert "--plot: give a name" in process.stderr_text
@@ -437,20 +443,20 @@ def test_runs_are_compared_before_they_are_published(executed):
     assert "'runs/full/s99_test': runs/full/s99_test has results of A." in process.stderr_text
 
 
-def test_comments_and_layout_are_not_other_code(mine):
+def test_changed_comments_and_layout_are_not_changed_code(mine):
     code = "# a comment\naccuracy = (0.5 +\n    seed / 10)\n\nprint('\\n'.join(map(str, range(30))))  # another"
     change(page(mine) / "session.ipynb", lambda notebook: notebook.cells[4].update(source=code))
     assert mine("publish", *runs_of(mine)).returncode == 0
 
 
 def test_a_cell_that_only_shows_may_differ(mine):
-    """A plot changes without new training; what deciding cells use is not touched."""
+    """A plot may change without new training if it touches nothing that deciding cells use."""
     for path in runs_of(mine):
         change(path, add_cell("for number in range(3):\n    text = f'{accuracy + number}'"))
     assert mine("publish", *runs_of(mine)).returncode == 0
 
 
-def test_text_in_a_record_does_not_come_alive(mine):
+def test_text_in_a_record_stays_inert(mine):
     name = "<script>alert(1)</script> [x](http://bad) | `code` **bold**"
     for path in runs_of(mine):
         change_record(path, lambda record: record["dataset"].update(name=name))
@@ -480,7 +486,7 @@ def test_the_weights_of_every_run_are_published(mine):
     assert mine("publish", *runs_of(mine)).returncode == 0
     assert [path.name for path in kept.parent.iterdir()] == [kept.name]
     other.unlink()
-    assert "A-seed-1.safetensors is not there or not the file" in mine("publish", *runs_of(mine)).stderr_text
+    assert "A-seed-1.safetensors is missing or not the file" in mine("publish", *runs_of(mine)).stderr_text
 
 
 def test_large_weights_are_not_committed_and_the_page_says_where_they_are(mine):
@@ -498,7 +504,7 @@ def test_large_weights_are_not_committed_and_the_page_says_where_they_are(mine):
     assert (page(mine) / "README.md").read_text() == before
 
 
-def test_another_width_than_that_of_the_full_profile_stands_in_the_title(mine):
+def test_a_width_other_than_the_full_profiles_is_in_the_title(mine):
     def set_width(notebook, width):
         cell = find_cell(notebook, "parameters")
         cell.source = cell.source.split("\nwidth")[0] + f'\nwidth = {width}  # @param {{"type": "integer"}}'
@@ -537,12 +543,12 @@ def session(tmp_path_factory):
     return session
 
 
-def test_the_renderer_sees_what_is_live():
+def test_the_renderer_recognises_active_content():
     assert {tag for tag, *_ in live("\n\n".join(HOSTILE))} >= {"script", "img", "iframe", "a"}
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_text_of_a_notebook_does_not_come_alive(session, text):
+def test_text_in_a_notebook_stays_inert(session, text):
     """In the record, in a parameter, and in every kind of output."""
 
     def page_of(text):
@@ -588,7 +594,7 @@ def test_a_notebook_with_anything_in_it_is_refused_or_shown_as_text(session, dat
 
 @few(60)
 @given(st.binary(max_size=50) | anything.map(lambda value: json.dumps(value).encode()))
-def test_files_that_are_something_else_are_named(session, content):
+def test_files_with_arbitrary_bytes_are_named(session, content):
     """Notebook, results and note of the verification."""
     path = session.root / "runs" / "results.json"
     path.write_bytes(content)
@@ -619,21 +625,21 @@ def test_an_image_of_a_notebook_with_a_bad_name_or_content_is_refused(session, n
         session.publish(small_notebook(outputs=[output], record=session.record))
 
 
-def test_an_image_that_is_no_png_is_refused(session):
+def test_an_image_that_is_not_a_png_is_refused(session):
     for content in (b"<script>alert(1)</script>", base64.b64decode(PIXEL)[:-20], b"GIF89a"):
         data = {"image/png": base64.b64encode(content).decode()}
         output = new_output("display_data", data=data, metadata={"filename": "x.png"})
-        with pytest.raises(PublishError, match=r"'x\.png' is no PNG"):
+        with pytest.raises(PublishError, match=r"'x\.png' is not a PNG"):
             session.publish(small_notebook(outputs=[output], record=session.record))
 
 
 @pytest.mark.parametrize(
     "text", ["\u202egnp", "a\u2066b", "a\u200eb", "a\x07b", "a\x1b]8;;http://evil.example\x07b", "a\x85b"]
 )
-def test_what_does_not_show_is_refused(session, text):
-    """Marks that turn the direction of a text, and characters that control a terminal."""
+def test_invisible_characters_are_refused(session, text):
+    """Marks that turn the direction of text, and characters that control a terminal."""
     output = new_output("display_data", data={"text/markdown": text, "text/plain": "x"})
-    with pytest.raises(PublishError, match="which does not show: take it out"):
+    with pytest.raises(PublishError, match="which is invisible: take it out"):
         session.publish(small_notebook(outputs=[output], record=session.record))
 
 
@@ -649,7 +655,7 @@ def test_what_does_not_show_is_refused(session, text):
         "Result\n---",
     ],
 )
-def test_an_output_does_not_look_like_the_head_of_the_page(session, text):
+def test_an_output_cannot_imitate_the_head_of_the_page(session, text):
     def shapes(text):
         output = new_output("display_data", data={"text/markdown": f"a\n\n{text}\n\nb", "text/plain": "x"})
         readme = session.publish(small_notebook(outputs=[output], record=session.record))
@@ -660,13 +666,13 @@ def test_an_output_does_not_look_like_the_head_of_the_page(session, text):
     assert len(shapes(text)) >= 3
 
 
-def test_a_page_is_not_endless(session):
+def test_a_page_that_is_too_large_is_refused(session):
     output = new_output("stream", name="stdout", text=11 * "x" * 1_000_000)
     with pytest.raises(PublishError, match="The page would have 11 MB with its images, at most 10"):
         session.publish(small_notebook(outputs=[output], record=session.record))
 
 
-def test_two_images_of_one_name_and_a_cell_that_failed_are_refused(session):
+def test_duplicate_image_names_and_failed_cells_are_refused(session):
     image = new_output("display_data", data={"image/png": PIXEL}, metadata={"filename": "x.png"})
     with pytest.raises(PublishError, match="unique"):
         session.publish(small_notebook(outputs=[image, image], record=session.record))
@@ -675,7 +681,7 @@ def test_two_images_of_one_name_and_a_cell_that_failed_are_refused(session):
         session.publish(small_notebook(outputs=[error], record=session.record))
 
 
-def test_what_is_not_python_is_refused(session):
+def test_code_that_is_not_python_is_refused(session):
     notebook = small_notebook(record=session.record)
     notebook.cells[2].source = "%cd /\n!touch outside"
     with pytest.raises(PublishError, match="The cell 'work' is not plain Python"):
@@ -683,7 +689,7 @@ def test_what_is_not_python_is_refused(session):
 
 
 def test_a_value_that_the_source_forbids_is_refused(session):
-    """The parameters cell of an executed notebook may have been changed together with the record."""
+    """The parameters cell of an executed notebook may have been changed along with the record."""
     record = replaced(session.record, ("params", "seed"), -1) | {"seed": -1}
     with pytest.raises(PublishError, match="seed must be from 0"):
         session.publish(small_notebook(PARAMETERS.replace("seed = 0", "seed = -1"), record=record))
@@ -694,8 +700,8 @@ def test_a_record_that_contradicts_its_own_parameters_is_refused(session):
         session.publish(small_notebook(record=session.record | {"seed": 7}))
 
 
-def test_a_command_to_repeat_a_run_is_one_command():
-    """It is there to be copied into a shell."""
+def test_the_command_that_repeats_a_run_is_a_single_command():
+    """Readers copy it into a shell."""
     params = {"dataset": "folder:x; touch 'outside' $(touch outside)"}
     record = {"session": "s99_test", "profile": "full", "seed": 0, "device": "GPU", "params": params}
     found = _command(record, read_schema(PARAMETERS))
@@ -715,6 +721,6 @@ def test_a_pickle_is_not_published_as_weights(session):
     good = path.read_bytes()
     path.write_bytes(pickle.dumps(Bomb(session.root / "outside")))
     record = replaced(session.record, ("weights", "sha256"), publish.hash_file(path))
-    with pytest.raises(PublishError, match="is no safetensors file"):
+    with pytest.raises(PublishError, match="is not a safetensors file"):
         session.publish(small_notebook(record=record))
     path.write_bytes(good)

@@ -100,7 +100,7 @@ def test_a_notebook_finds_its_own_parameters():
     assert find_parameters([own, CELL, "run = …"]) == defaults
 
 
-def test_papermills_unknown_names_are_refused_and_a_missing_cell_too():
+def test_unknown_names_from_papermill_and_a_missing_cell_are_refused():
     with pytest.raises(ParameterError, match="no parameter learning_rate"):
         find_parameters([CELL, "# Parameters\nlearning_rate = 1\n", ""])
     with pytest.raises(ParameterError, match='lr must be a number, not "float'):
@@ -109,8 +109,8 @@ def test_papermills_unknown_names_are_refused_and_a_missing_cell_too():
         find_parameters(["", "import os", "text = '# @param'"][:2])
 
 
-def test_a_cell_that_was_run_again_counts():
-    """The last one: older ones may have been wrong, and later cells may have given the names other values."""
+def test_the_last_run_of_the_parameters_cell_counts():
+    """Older ones may have been wrong, and later cells may have changed the values."""
     changed = CELL.replace("epochs = 20", "epochs = 4")
     for old in (CELL.replace("epochs = 20", "epochs = 10 + 10"), "# Parameters\nlearning_rate = 1\n"):
         assert find_parameters([old, changed, "run = …", "epochs = 99"])["epochs"] == 4
@@ -119,7 +119,7 @@ def test_a_cell_that_was_run_again_counts():
 @pytest.mark.parametrize(
     "line", ["epochs = 10 + 10  # @param {}", 'lr = 0.1  # @param {type: "number"}', "a = b  # @param []"]
 )
-def test_a_line_of_another_form_is_named(line):
+def test_a_malformed_parameter_line_is_named(line):
     with pytest.raises(ParameterError, match="This line must have a plain value") as error:
         find_parameters([CELL + line])
     assert line in str(error.value)
@@ -147,7 +147,7 @@ def test_torch_and_torchvision_must_match(monkeypatch, torch, torchvision, needs
 
 
 def test_every_cell_works_after_the_parameters_were_run_again():
-    """Then `device` is "auto" again until the cell that makes the Run chooses one: it is run with them."""
+    """Then `device` is "auto" again until the cell that makes the Run chooses one: that cell is run, too."""
     source = find_session("s06").notebook
     parameters, start, data_cell, model = (
         next(cell.source for cell in source.cells if cell.id == name)
@@ -171,8 +171,8 @@ def test_every_cell_works_after_the_parameters_were_run_again():
     assert "ParameterError: epochs must be from 1 to 1000, not 0" in process.stdout
 
 
-def test_what_is_printed_and_shown_has_one_checksum(tmp_path):
-    """As the kernel hears it and as it stands in the file: pieces, base64, the last value of a cell."""
+def test_kernel_and_file_give_the_outputs_the_same_checksum(tmp_path):
+    """In pieces, in base64, or as the last value of a cell."""
     cells = [
         "from common.outputs import listen\nlisten(get_ipython())\noutputs = listen(get_ipython())",
         "import base64, sys\nfrom IPython.display import Markdown, display\nprint('one', 2)\nprint('ä')",
@@ -224,7 +224,7 @@ TYPES = read_schema(CELL_OF_TYPES)
 @few(100)
 @given(st.sampled_from([*TYPES]), anything)
 def test_a_value_is_refused_or_reaches_the_notebook_as_it_is(name, value):
-    """What passes the check has the right type and range, and papermill's cell says the same value."""
+    """What passes the check has the right type and range, and papermill's cell has the same value."""
     try:
         checked = check_parameters(TYPES, {name: value})
     except ParameterError:
@@ -238,7 +238,7 @@ def test_a_value_is_refused_or_reaches_the_notebook_as_it_is(name, value):
 
 @few(100)
 @given(st.dictionaries(st.text() | hostile | st.integers(), anything, min_size=1, max_size=3))
-def test_a_name_that_does_not_exist_is_refused(values):
+def test_an_unknown_name_is_refused(values):
     with pytest.raises(ParameterError, match="There is no parameter"):
         check_parameters(TYPES, values)
 
@@ -256,7 +256,7 @@ def test_a_cell_with_code_for_parameters_is_not_executed(start, text):
 
 @few(100)
 @given(anything | st.fixed_dictionaries({"type": st.sampled_from(["number", "file", 1])}, optional={"min": anything}))
-def test_what_is_not_a_form_is_refused(form):
+def test_a_malformed_form_is_refused(form):
     try:
         schema = read_schema(f"x = 1  # @param {json.dumps(form)}")
         check_parameters(schema, {"x": 1})
@@ -267,7 +267,7 @@ def test_what_is_not_a_form_is_refused(form):
 
 @pytest.fixture(scope="module")
 def command():
-    """The command in this process: (exit code, what stderr says, what would have been executed)."""
+    """The command in this process: (exit code, stderr, what would have been executed)."""
 
     def call(*arguments):
         executed, error = [], io.StringIO()
@@ -299,7 +299,7 @@ def test_a_parameter_of_the_command_is_refused_or_executed(command, name, value)
 
 
 @pytest.mark.parametrize("limit", ["nan", "inf", "0", "-1", "x"])
-def test_what_is_not_a_time_limit_is_refused(command, limit):
+def test_an_invalid_time_limit_is_refused(command, limit):
     code, error, executed = command("run", "s06", f"--time-limit={limit}")
     assert (code, executed) == (2, [])
     assert "--time-limit: invalid hours value" in error
@@ -318,7 +318,7 @@ def test_what_is_not_a_time_limit_is_refused(command, limit):
         ["compare", 100_000 * "a ", "s06:B"],
     ],
 )
-def test_a_long_value_is_not_repeated_whole(command, arguments):
+def test_a_long_value_is_not_repeated_in_full(command, arguments):
     code, error, executed = command(*arguments)
     assert (bool(code), executed) == (True, [])
     assert len(error) < 5000
@@ -326,14 +326,14 @@ def test_a_long_value_is_not_repeated_whole(command, arguments):
 
 
 @pytest.mark.parametrize("place", ["../../x", "/" + "tmp", "logs/../../x"])
-def test_logs_are_not_written_elsewhere(command, place):
+def test_logs_are_not_written_outside_the_course(command, place):
     code, error, executed = command("run", "s02", "-p", "log_dir", place)
     assert (code, executed) == (2, [])
-    assert "log_dir must be a folder inside of" in error
+    assert "log_dir must be a folder inside" in error
     assert command("run", "s02", "-p", "log_dir", "logs/x")[0] == 0
 
 
-def test_two_folders_of_images_do_not_have_one_run_name(command):
+def test_runs_on_different_image_folders_have_different_names(command):
     names = [command("run", "s10", "-p", "dataset", f"folder:{name}")[2][0][2].name for name in ("a/b", "a_b", "a?b")]
     assert len(set(names)) == 3
     assert all(name.startswith("all-seed-0-dataset-folder_a_b-") for name in names)

@@ -1,4 +1,4 @@
-"""The references of the regression test: they fit the sources and themselves, and nbval finds what was altered."""
+"""The references of the regression test are consistent with the sources and themselves; nbval finds alterations."""
 
 import ast
 import subprocess
@@ -18,7 +18,7 @@ SESSION = find_session("s06_under_10k")
 
 
 def code_of(notebook):
-    """{id: code without comments and layout} of the cells that somebody wrote, not papermill or `course index`."""
+    """{id: code without comments and layout} of the cells not written by papermill or `course index`."""
     written = {"injected-parameters", "bootstrap"}
     cells = [cell for cell in notebook.cells if cell.cell_type == "code" and not notebooks.tags(cell) & written]
     return {cell.id: ast.unparse(ast.parse(cell.source)) for cell in cells}
@@ -29,7 +29,7 @@ def printed(cell):
 
 
 def problems(reference, source, quick):
-    """What is wrong with a reference that nbval itself would pass over."""
+    """What is wrong with a reference that nbval itself would not notice."""
     cells = {cell.id: cell for cell in reference.cells if cell.cell_type == "code"}
     if code_of(reference) != code_of(source):
         yield "its code is not that of the source"
@@ -103,7 +103,7 @@ def test_an_altered_reference_is_found(edit):
 
 
 def test_nbval_finds_altered_outputs_and_nothing_else(course):
-    """A shape, a rate and the number of images altered, an output removed: these four cells fail, the others pass."""
+    """A shape, a rate and a number of images are altered, an output removed: only these four cells fail."""
     reference = load(SESSION)[0]
     ids = [cell.id for cell in reference.cells]
     reference.cells = reference.cells[: ids.index("training") + 1]
@@ -143,7 +143,7 @@ def test_nbval_finds_altered_outputs_and_nothing_else(course):
 
 
 @pytest.mark.parametrize("session", SESSIONS, ids=lambda session: session.name)
-def test_only_what_comes_from_trained_weights_is_not_compared(session):
+def test_only_outputs_of_trained_weights_are_not_compared(session):
     reference, notebook, _ = load(session)
     in_the_source = {cell.id for cell in notebook.cells if IGNORE in notebooks.tags(cell)}
     for cell in reference.cells:

@@ -1,4 +1,4 @@
-"""The notebook that executes the others: killed in the middle, carried on elsewhere, and its zip published."""
+"""The notebook that executes the others: killed half-way, resumed elsewhere, and its zip published."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from test_cli import kill_all_in
 from course import notebooks
 from course.sessions import all_sessions
 
-# Seed 1 stops half-way while there is a file `hold`; its checkpoint says later that it had begun.
+# Seed 1 stops half-way while there is a file `hold`; its checkpoint later shows that it had begun.
 WORK = """
 import os, time
 from pathlib import Path
@@ -40,7 +40,7 @@ def start(course, modules, **parameters):
 
 
 def printed(course):
-    """What stands under the cells of the executed notebook."""
+    """The outputs of the executed notebook's cells."""
     notebook = nbformat.read(course.root / "out.ipynb", 4)
     return "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
 
@@ -55,7 +55,7 @@ def test_the_source_is_without_outputs_and_no_session():
     assert notebooks.RUN_ALL not in [session.path for session in all_sessions()]
 
 
-def test_killed_it_goes_on_from_the_drive_on_another_machine(own_course, tmp_path):
+def test_after_a_kill_it_resumes_from_the_drive_on_another_machine(own_course, tmp_path):
     own_course.add_session("s99_test", WORK)
     modules = colab_modules(tmp_path / "modules")
     (own_course.root / "hold").touch()
@@ -91,7 +91,7 @@ def test_killed_it_goes_on_from_the_drive_on_another_machine(own_course, tmp_pat
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
-    """A session whose seed 0 fails, executed with three seeds, and what was shown on the way."""
+    """A session whose seed 0 fails, executed with three seeds, and what it showed meanwhile."""
     course = Course(tmp_path_factory.mktemp("executed") / "course")
     course.add_session("s99_test", "print('Epoch  1', flush=True)\naccuracy = 0.9 / min(seed, 1)")
     show = "for status in run_all.execute(run_all.plan('s99', '0 1 2', 'quick')): print(status, end='---')"
@@ -99,12 +99,12 @@ def executed(tmp_path_factory):
 
 
 def python(course, statement):
-    """What a statement about `run_all` prints in a copy of the course."""
+    """What a statement that uses `run_all` prints in a copy of the course."""
     command = [sys.executable, "-c", f"from course import run_all\n{statement}"]
     return subprocess.check_output(command, cwd=course.root, env=course.environment(), text=True)
 
 
-def test_it_shows_what_runs_and_how_long_is_left_and_a_failure_stops_nothing(executed):
+def test_it_shows_what_runs_and_the_time_left_and_a_failure_stops_nothing(executed):
     _, steps = executed
     assert "s99_test               A seed 0: starting\n" in steps[0]
     assert "s99_test               A seed 1: waiting\n" in steps[0]
@@ -117,7 +117,7 @@ def test_it_shows_what_runs_and_how_long_is_left_and_a_failure_stops_nothing(exe
     assert steps[-1].endswith("2 of 3 runs are finished, nothing is running.")
 
 
-def test_runs_of_other_code_or_parameters_are_not_finished(executed):
+def test_runs_of_other_code_or_parameters_do_not_count_as_finished(executed):
     course, _ = executed
     ask = "print([bool(job.record()) for job in run_all.plan('s99', '0 1', 'quick')], end='')"
     assert python(course, ask) == "[False, True]"
@@ -138,7 +138,7 @@ def test_a_zip_that_holds_anything_else_is_refused(course, tmp_path, name):
         archive.writestr(name, "evil")
     process = course("publish", tmp_path / "runs.zip", "--to", tmp_path / "pages")
     assert process.returncode == 1
-    assert f"is no zip of run_all.ipynb: it holds {name!r}" in process.stderr_text
+    assert f"is not a zip of run_all.ipynb: it holds {name!r}" in process.stderr_text
     assert [path.name for path in tmp_path.iterdir()] == ["runs.zip"]
 
 

@@ -1,4 +1,4 @@
-"""The sessions as they are committed: notebooks in order, and pages up to date."""
+"""The committed sessions: notebooks in order, and pages up to date."""
 
 import ast
 import json
@@ -77,13 +77,13 @@ def break_off_early(clone):
 
 
 def break_off_late(clone):
-    """While git writes the files: those that it has written are there."""
+    """While git writes the files: only some are there."""
     (clone / "common" / "train.py").unlink()
     (clone / ".git" / "index").rename(clone / ".git" / "index.lock")
 
 
-def test_half_a_clone_is_made_anew_and_a_whole_one_kept(own_course, tmp_path):
-    """What a notebook fetches that was opened alone, when the machine was lost meanwhile."""
+def test_a_partial_clone_is_replaced_and_a_complete_one_kept(own_course, tmp_path):
+    """What a notebook opened alone has fetched when its machine is lost."""
     root, alone = own_course.root, tmp_path / "alone"
     alone.mkdir()
     git = ["git", "-C", root, "-c", "user.name=test", "-c", "user.email=test@example.org"]
@@ -117,13 +117,13 @@ def test_the_requirements_name_the_packages_of_the_course():
 @each_published
 def test_results_are_strict_json(session):
     def refuse(name):
-        pytest.fail(f"{name} is no JSON")
+        pytest.fail(f"{name} is not JSON")
 
     json.loads((session.folder / "results.json").read_text(encoding="utf-8"), parse_constant=refuse)
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# Hostile input: descriptions of another form
+# Hostile input: malformed descriptions
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The pages of the site that are made from the repository, and what the check of the built site finds."""
+"""The site's pages made from the repository, and what the check of the built site finds."""
 
 import json
 import os
@@ -64,7 +64,7 @@ def test_code_has_no_links(code):
     assert pages.local(f"before\n\n{code}\n\nafter", "README.md", "docs/index.md") == f"before\n\n{code}\n\nafter"
 
 
-def test_an_include_is_no_code():
+def test_an_include_is_not_code():
     text = "```{include} x.md\n```\n[code](common/model.py)"
     assert pages.local(text, "README.md", "docs/index.md").endswith("/common/model.py)")
 
@@ -126,7 +126,7 @@ def test_a_picture_of_filters_shows_the_weights(tmp_path):
     assert len(squares) == kernels.numel()
 
 
-def test_of_a_filter_for_colours_the_mean_is_shown(tmp_path):
+def test_a_colour_filter_is_shown_by_its_mean(tmp_path):
     import torch
     from safetensors.torch import save_file
 
@@ -139,8 +139,8 @@ def test_a_docstring_is_plain_text_with_code_in_backticks():
     assert pages.plain(["w_k is a * b | c", "`x_k` (N,)"]) == [r"w\_k is a \* b \| c", "``x_k`` (N,)"]
 
 
-def test_the_address_of_the_repository_stands_once(own_course):
-    """After that one line was changed and `course index` was run, all links are those of the fork."""
+def test_the_address_of_the_repository_is_defined_once(own_course):
+    """After changing that one line and running `course index`, all links are those of the fork."""
     shutil.copytree(ROOT / "docs", own_course.root / "docs", ignore=shutil.ignore_patterns("_*"))
     project = own_course.root / "pyproject.toml"
     project.write_text(project.read_text().replace(pages.REPOSITORY, "https://github.com/Someone/fork"))

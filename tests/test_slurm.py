@@ -89,7 +89,7 @@ class Cluster:
         return subprocess.run(command, env=self.environment(), capture_output=True, text=True).stdout.strip()
 
     def kill(self, config="*.conf"):
-        """Kill the processes with this SLURM_CONF, all stopped first so that none can tell of another's end."""
+        """Kill the processes with this SLURM_CONF; all are stopped first, so that none can report another's end."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
@@ -120,8 +120,8 @@ def cluster(tmp_path):
         cluster.kill()
 
 
-def test_jobs_outlive_a_kill_and_a_lost_node(own_course, cluster, monkeypatch):
-    """The quick course and two runs that are held: one of them is cancelled, the other one's node dies."""
+def test_jobs_survive_a_kill_and_a_lost_node(own_course, cluster, monkeypatch):
+    """The quick course and two held runs: one is cancelled, the node of the other dies."""
     for name in ("s91_held", "s92_held"):
         own_course.add_session(name, HOLD)
     (own_course.root / "hold").touch()

@@ -8,7 +8,7 @@ HERE = Path(__file__).parent
 
 
 def all_tests():
-    """All tests, read without running them: (file::name, whether it stands in a section of hostile input or faults)."""
+    """All tests, read without running them: (file::name, whether it is in a section on hostile input or faults)."""
     for path in HERE.glob("test_*.py"):
         text = path.read_text(encoding="utf-8")
         before = text.split("\n# Hostile input: ")[0]
@@ -28,5 +28,5 @@ def test_each_row_of_the_table_names_a_test_and_each_hostile_test_has_a_row():
     assert {name for names in named for name in names} <= set(there)
     hostile = {name for name, is_hostile in there.items() if is_hostile}
     assert len(hostile) > 40
-    guards = {"test_publish.py::test_the_renderer_sees_what_is_live"}
+    guards = {"test_publish.py::test_the_renderer_recognises_active_content"}
     assert hostile - {name for names in named for name in names} == guards

@@ -1,4 +1,4 @@
-"""The training loop: what it computes, and that a killed run ends like one that was never killed."""
+"""The training loop: what it computes, and that a killed run ends as if never killed."""
 
 import copy
 import json
@@ -51,7 +51,7 @@ def test_the_loop_does_what_a_plain_loop_does(digits):
     assert history["train_loss"][1] == pytest.approx(mean, rel=1e-5)
 
 
-def test_evaluation_agrees_with_scikit_learn_and_leaves_the_mode(digits):
+def test_evaluation_agrees_with_scikit_learn_and_keeps_the_mode(digits):
     from sklearn.metrics import accuracy_score, log_loss
 
     model, _, test_loader, _ = parts(digits, dropout=0.5)
@@ -78,7 +78,7 @@ def test_each_scheduler_steps_when_it_should(digits):
     assert one_cycle[1] > one_cycle[2] > one_cycle[3]
 
 
-def test_a_plateau_is_one_of_the_held_out_loss(digits):
+def test_reduce_on_plateau_watches_the_held_out_loss(digits):
     """PyTorch's scheduler, fed with the losses of the history, gives the same rates."""
     model, train_loader, test_loader, optimizer = parts(digits)
     schedule = ReduceLROnPlateau(optimizer, factor=0.1, patience=0, threshold=0.3)
@@ -136,7 +136,7 @@ def test_bfloat16_learns_too(digits):
 # ---------------------------------------------------------------------------------------------------------------
 # Checkpoints
 
-# Processes that can be killed: copies of one that has imported what they need.
+# Processes to be killed: copies of one that has imported what they need.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["common.data", "common.model", "common.train", "sklearn.datasets", "torch._dynamo"])
 
@@ -176,8 +176,8 @@ def start(kind, folder, name):
 
 
 @pytest.mark.parametrize("kind", ["onecycle", "adam", "plateau"])
-def test_killed_twice_it_ends_with_the_same_bits(tmp_path, kind):
-    """SIGKILL in the middle of an epoch, twice, then to the end: weights and history equal an unbroken run's."""
+def test_a_run_killed_twice_ends_with_the_same_bits(tmp_path, kind):
+    """SIGKILL in the middle of an epoch, twice, then to the end: weights and history equal an uninterrupted run's."""
     unbroken, _unread = start(kind, tmp_path, "unbroken")
     for epoch in (2, 4):
         process, printed = start(kind, tmp_path, "killed")
@@ -190,7 +190,7 @@ def test_killed_twice_it_ends_with_the_same_bits(tmp_path, kind):
         assert not (tmp_path / "killed.pt").exists()
     last, printed = start(kind, tmp_path, "killed")
     lines = [printed.recv()]
-    while "Going on after epoch" not in lines[-1]:
+    while "Resuming after epoch" not in lines[-1]:
         lines.append(printed.recv())
     assert len(lines) > 4, "the epochs of the checkpoint are printed again"
     assert all(line.startswith(f"Epoch {number:2d}") for number, line in enumerate(lines[:-1], 1))
@@ -203,7 +203,7 @@ def test_killed_twice_it_ends_with_the_same_bits(tmp_path, kind):
         assert torch.equal(tensor, found["weights"][name]), name
 
 
-def test_a_finished_checkpoint_gives_its_result_again(digits, tmp_path):
+def test_a_finished_checkpoint_returns_its_result(digits, tmp_path):
     def run():
         model, train_loader, test_loader, optimizer = parts(digits)
         lines = []
@@ -212,7 +212,7 @@ def test_a_finished_checkpoint_gives_its_result_again(digits, tmp_path):
 
     (first, model, lines), (again, same, printed) = run(), run()
     assert lines == first.log
-    assert printed == [*first.log, "Going on after epoch 2 of 2, from the checkpoint c"]
+    assert printed == [*first.log, "Resuming after epoch 2 of 2, from the checkpoint c"]
     assert first.epochs == again.epochs
     assert first.seconds == again.seconds
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), same.parameters(), strict=True))
@@ -235,7 +235,7 @@ def test_a_checkpoint_of_another_training_is_refused(digits, tmp_path, change, n
         train.fit(model, train_loader, test_loader, optimizer, epochs=1, checkpoint=tmp_path / "c")
 
 
-def test_other_epochs_rate_or_data_are_another_training(digits, tmp_path):
+def test_other_epochs_rate_or_data_count_as_another_training(digits, tmp_path):
     model, train_loader, test_loader, optimizer = parts(digits)
     train.fit(model, train_loader, test_loader, optimizer, epochs=1, checkpoint=tmp_path / "c")
     for name in ("epochs", "optimizer", "training images"):
@@ -281,7 +281,7 @@ def test_a_kill_while_the_checkpoint_is_written_leaves_the_old_one(digits, tmp_p
     lines = []
     history = train.fit(*parts(digits), epochs=3, checkpoint=tmp_path / "c", log=lines.append)
     assert lines[0].rsplit("  ", 1)[0] == unbroken.log[0].rsplit("  ", 1)[0]  # all but the seconds
-    assert lines[1] == "Going on after epoch 1 of 3, from the checkpoint c"
+    assert lines[1] == "Resuming after epoch 1 of 3, from the checkpoint c"
     assert lines[2:] == history.log[1:]
     assert history.epochs == unbroken.epochs
 
@@ -295,8 +295,8 @@ def test_a_trained_optimiser_and_a_shuffled_test_set_are_refused(digits):
         train.evaluate(model, train_loader)
 
 
-def test_a_network_is_trained_once(digits):
-    """Its history would begin in the middle: a learner may run the cell of the training again, but not that before."""
+def test_a_network_is_trained_only_once(digits):
+    """Else its history would begin in the middle: a learner may rerun the training cell without the one before."""
 
     def again(model, train_loader, test_loader, _):
         optimizer, schedule = train.one_cycle(model, train_loader, 0.02, 1)
@@ -313,7 +313,7 @@ def test_a_network_is_trained_once(digits):
     assert again(*new)["train_loss"] < history["train_loss"]
 
 
-def test_an_interrupted_training_is_not_begun_again_from_the_middle(digits):
+def test_an_interrupted_network_is_not_trained_again(digits):
     def interrupt(line):
         raise KeyboardInterrupt
 
@@ -325,8 +325,8 @@ def test_an_interrupted_training_is_not_begun_again_from_the_middle(digits):
         train.fit(*first[:3], optimizer, epochs=2)
 
 
-def test_what_is_refused_or_searched_is_not_trained(digits, tmp_path):
-    """A wrong checkpoint, and a search for the rate, leave the network as it was."""
+def test_a_refused_training_or_a_search_leaves_the_network_untrained(digits, tmp_path):
+    """A wrong checkpoint or a search for the rate leaves the network as it was."""
     model, train_loader, test_loader, optimizer = parts(digits)
     (tmp_path / "c").write_text("no checkpoint")
     with pytest.raises(ValueError, match="not a checkpoint"):
@@ -337,7 +337,7 @@ def test_what_is_refused_or_searched_is_not_trained(digits, tmp_path):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
-def test_a_gpu_trains_and_goes_on_too(digits, tmp_path):
+def test_training_and_resuming_work_on_a_gpu(digits, tmp_path):
     def run(epochs):
         few = data.with_splits(digits, digits.train, digits.test, digits.classes)
         loaders = data.loaders(few, 64, data.Augment(rotate=10, flip=True, crop_padding=2), device="cuda")
