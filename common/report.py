@@ -14,12 +14,13 @@ def final_and_best(history):
     for name in ("train", "test"):
         accuracies = history[f"{name}_accuracy"]
         best = max(accuracies)
+        epochs = [str(row["epoch"]) for row in history.epochs if row[f"{name}_accuracy"] == best]
         rows.append(
             {
                 "accuracy": name,
                 "last epoch": f"{accuracies[-1]:.2%}",
                 "highest": f"{best:.2%}",
-                "in epoch": history["epoch"][accuracies.index(best)],
+                "in epoch": " and ".join(epochs),
             }
         )
     return rows
@@ -47,11 +48,15 @@ def analysis(history, target, images, train_accuracy=None):
     ]
     if train_accuracy is not None:
         gap, noise = 100 * (train_accuracy - right), 100 * standard_error(right, images)
-        verdict = "more than" if gap > 2 * noise else "not more than"
+        verdict = (
+            "more than twice the standard error of the test accuracy ({:.2f} points): it knows its training images "
+            "better than new ones"
+            if gap > 2 * noise
+            else "not more than twice the standard error of the test accuracy ({:.2f} points): none can be seen"
+        )
         lines.append(
             f"- **Overfitting.** The trained network is right on {train_accuracy:.2%} of its unchanged training "
-            f"images: a gap of {gap:+.2f} points, {verdict} twice the standard error of the test accuracy "
-            f"({noise:.2f} points)."
+            f"images: a gap of {gap:+.2f} points, {verdict.format(noise)}."
         )
     return lines
 
