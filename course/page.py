@@ -141,10 +141,10 @@ def _compared(session, head):
 
 def neighbours(session):
     """The sessions to read before and after a session, each as (title, folder), or None."""
-    folders = in_reading_order(path.parent for path in session.folder.parent.glob("s*/session.ipynb"))
-    place = folders.index(session.folder)
-    around = [folders[place - 1] if place else None, folders[place + 1] if place + 1 < len(folders) else None]
-    return [folder and (_title(read_session(folder)), folder.name) for folder in around]
+    others = in_reading_order(read_session(path.parent) for path in session.folder.parent.glob("s*/session.ipynb"))
+    place = [other.name for other in others].index(session.name)
+    around = [others[place - 1] if place else None, others[place + 1] if place + 1 < len(others) else None]
+    return [other and (_title(other), other.name) for other in around]
 
 
 def _changed(schema, records):

@@ -14,7 +14,6 @@ from common.record import lesson_hashes
 from course.notebooks import SESSIONS, first_line, read_notebook, schema_of, source_digest
 
 TEXT = {"type": "string"}
-FIRST = "s03_first_convnet"  # read first: session 2 uses what session 3 explains
 CALL = {"type": "string", "pattern": r"^[a-zA-Z]\w*\((\w+(=\w+)?(, \w+(=\w+)?)*)?\)\Z"}
 SCHEMA = {
     "type": "object",
@@ -27,6 +26,7 @@ SCHEMA = {
         "others": {"type": "object", "additionalProperties": CALL},
         "quick": {"type": "object"},
         "colab_minutes": {"type": "number"},
+        "read_first": {"type": "boolean"},
         "compare_with": {"type": "array", "prefixItems": [TEXT, TEXT], "minItems": 2, "maxItems": 2},
     },
 }
@@ -55,6 +55,7 @@ class Session:
     test_set: str = ""  # makes the session's data set from the loaded one, if they differ
     loader: str = "Loader"  # the class in common/data.py whose batches the network takes
     colab_minutes: float | None = None  # an estimate for the full run on a Colab GPU
+    read_first: bool = False  # whether a reader begins with it, whatever its number
     compare_with: tuple = ()  # another session's folder and a variant of it, with which the page compares
     scores: dict = field(default_factory=dict)  # {accuracy: number of outputs}, if the network has several answers
 
@@ -121,8 +122,8 @@ def all_sessions():
 
 
 def in_reading_order(sessions):
-    """Sessions, or their folders, in the order in which they are read."""
-    return sorted(sessions, key=lambda session: (session.name != FIRST, session.name))
+    """Sessions in the order in which they are read."""
+    return sorted(sessions, key=lambda session: (not session.read_first, session.name))
 
 
 def find_session(name):

@@ -16,7 +16,7 @@ from course import index
 from course.measures import device, groups, headline, percent
 from course.notebooks import ROOT, read_notebook, results, tags, verification, weights_files
 from course.page import page_title
-from course.sessions import FIRST, all_sessions, in_reading_order
+from course.sessions import all_sessions, in_reading_order
 
 DOCS = ROOT / "docs"
 REPOSITORY, RELEASE = index.repository_and_release()
@@ -183,10 +183,10 @@ def table(heads, rows):
 
 def begin():
     """The buttons of the start page: where a reader begins."""
-    notebook = ROOT / "sessions" / FIRST / "session.ipynb"
+    first = sessions()[0]
     return (
-        f"[Begin with session {int(FIRST[1:3])}](sessions/{FIRST}.md){{.button .primary}} "
-        f"[Open it in Colab]({index.colab_address(notebook)}){{.button}} "
+        f"[Begin with session {int(first.name[1:3])}](sessions/{first.name}.md){{.button .primary}} "
+        f"[Open it in Colab]({index.colab_address(first.path)}){{.button}} "
         "[Draw a digit](demo/index.html){.button} "
         "[Run it at home](run.md){.button}"
     )

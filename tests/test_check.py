@@ -93,7 +93,7 @@ def change_the_bootstrap(root):
 FAULTS = [
     (replace(f"sessions/{SESSION}/README.md", "99.5", "99.6"), "README.md is not what executed.ipynb"),
     (replace(f"sessions/{SESSION}/results.json", '"test_accuracy": 0.995', '"test_accuracy": 0.996'), "results.json"),
-    (drop_a_result, "there is no result for variant A, seed 1"),
+    (drop_a_result, "there is no result for variant A, seed 2"),
     (change_the_code, "the deciding code has changed since its results"),
     (change_the_bootstrap, "session.ipynb: not what `course index` would write"),
     (replace("README.md", "| 9,404 |", "| 9,405 |"), "README.md: not what `course index` would write"),
@@ -277,7 +277,8 @@ def test_every_session_with_weights_can_be_verified():
     assert with_weights
     for session in with_weights:
         network = verify.make_network(session, results(session.folder)[0]["params"])
-        network.load_state_dict(load_file(session.folder / "weights.safetensors"))
+        tensors = load_file(session.folder / "weights.safetensors")
+        network.load_state_dict({name: tensor for name, tensor in tensors.items() if "/" not in name})
 
 
 def test_two_sets_of_runs_are_compared(course, tmp_path):

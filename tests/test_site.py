@@ -23,7 +23,7 @@ from check_site import check_site
 def test_a_link_leads_to_the_page_that_shows_the_file_or_else_to_the_repository(monkeypatch):
     text = (
         "[lesson](../s03_first_convnet/README.md#data) [code](../../common/model.py#L3) [folder](../../benchmarks) "
-        "[here](#data) [paper](https://arxiv.org/abs/1512.03385) ![map](images/samples.png)"
+        "[here](#data) [paper](https://arxiv.org/abs/1512.03385) ![map](images/steps.png)"
     )
     found = pages.local(text, "sessions/s04_three_iterations/README.md", "docs/sessions/s04_three_iterations.md")
     assert re.findall(r"\]\((.*?)\)", found) == [
@@ -32,7 +32,7 @@ def test_a_link_leads_to_the_page_that_shows_the_file_or_else_to_the_repository(
         f"{pages.REPOSITORY}/tree/{pages.RELEASE}/benchmarks",
         "#data",
         "https://arxiv.org/abs/1512.03385",
-        "../../sessions/s04_three_iterations/images/samples.png",
+        "../../sessions/s04_three_iterations/images/steps.png",
     ]
     monkeypatch.setattr(Path, "exists", lambda path: True)  # as the pages of the sessions do once the site is built
     again = pages.local(found, "docs/sessions/s04_three_iterations.md", "docs/sessions/s04_three_iterations.md")
