@@ -33,6 +33,29 @@ def test_receptive_fields_match_the_table_and_grow():
     assert drawn == sorted({layer["field"] for layer in layers})
 
 
+def test_a_kernel_of_three_channels_has_as_many_weights_as_a_convolution():
+    _, text = diagrams.kernel_of_three()
+    assert f"{nn.Conv2d(3, 1, 3, bias=False).weight.numel()} in all" in text
+
+
+def test_shapes_are_those_of_the_outputs():
+    network = model.first_convnet().eval()
+    _, text = diagrams.shapes(network, (1, 28, 28))
+    x, expected = torch.zeros(1, 1, 28, 28), ["1 x 28 x 28"]
+    for layer in network[:-2]:
+        x = layer(x)
+        expected.append(" x ".join(map(str, x.shape[1:])))
+    assert re.findall(r"\d+ x \d+ x \d+", text) == expected
+    assert "fully connected layer 10 numbers" in text
+
+
+def test_the_means_of_maps_are_those_of_average_pooling():
+    maps = torch.rand(4, 3, 3, generator=torch.Generator().manual_seed(0))
+    _, text = diagrams.averages(maps, [0, 2])
+    means = nn.AvgPool2d(3)(maps).flatten()
+    assert f"map 1 {means[0]:.2f}, map 3 {means[2]:.2f}" in text
+
+
 def test_heads_are_described_with_their_weights():
     dense, pooled = model.skeleton()[6:], model.global_average_pooling()[6:]
     _, text = diagrams.heads(dense, pooled)
