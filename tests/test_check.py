@@ -290,7 +290,7 @@ def test_two_sets_of_runs_are_compared(course, tmp_path):
     process = course("compare", "s06:A", "s06:C")
     assert process.returncode == 2
     assert "'s06:C': s06_under_10k has results of B, A." in process.stderr_text
-    process = course("compare", "s07:A", "s07:B")
+    process = course("compare", "s10:rate by train loss", "s10:OneCycle")
     assert process.returncode == 2
     assert "One run says nothing" in process.stderr_text
 
