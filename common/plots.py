@@ -360,20 +360,19 @@ def feature_maps(model, image, layers, count=6):
     activity = last.flatten(1).std(dim=1) if last[0].numel() > 1 else last.flatten()
     chosen = activity.argsort(descending=True)[:count].sort().values.tolist()
     figure, axes = _image_axes(len(layers), len(chosen), size=1.0, title=0.56)
+    zeros = {title: f"{float((output == 0).double().mean()):.0%}" for title, output in outputs.items()}
     for row, (title, output) in zip(axes, outputs.items(), strict=True):
         for axis, number in zip(row, chosen, strict=True):
             channel = output[number]
             axis.imshow(channel, cmap="gray", vmin=min(0, float(output.min())), vmax=float(output.max()))
             axis.set_title(f"map {number + 1}", fontsize=8)
         size = " × ".join(str(size) for size in output.shape)
-        zeros = float((output == 0).double().mean())
-        limits = f"numbers from {output.min():.1f} (dark) to {output.max():.1f} (bright), {zeros:.0%} zeros"
+        limits = f"numbers from {output.min():.1f} (dark) to {output.max():.1f} (bright), {zeros[title]} zeros"
         row[0].set_title(f"{title}: {size}\n{limits}\n", fontsize=9, loc="left")
     _note(figure, f"the {len(chosen)} maps of {len(last)} whose numbers differ most")
-    zeros = ", ".join(f"{title} {float((output == 0).double().mean()):.0%}" for title, output in outputs.items())
     return figure, (
         f"The {len(chosen)} most active maps of one image, numbers {', '.join(str(number + 1) for number in chosen)}; "
-        f"share of zeros in all maps: {zeros}."
+        f"share of zeros in all maps: {', '.join(f'{title} {share}' for title, share in zeros.items())}."
     )
 
 

@@ -48,15 +48,13 @@ def analysis(history, target, images, train_accuracy=None):
     ]
     if train_accuracy is not None:
         gap, noise = 100 * (train_accuracy - right), 100 * standard_error(right, images)
-        verdict = (
-            "more than twice the standard error of the test accuracy ({:.2f} points): it knows its training images "
-            "better than new ones"
-            if gap > 2 * noise
-            else "not more than twice the standard error of the test accuracy ({:.2f} points): none can be seen"
-        )
+        more, verdict = "not more", "none can be seen"
+        if gap > 2 * noise:
+            more, verdict = "more", "it knows its training images better than new ones"
         lines.append(
             f"- **Overfitting.** The trained network is right on {train_accuracy:.2%} of its unchanged training "
-            f"images: a gap of {gap:+.2f} points, {verdict.format(noise)}."
+            f"images: a gap of {gap:+.2f} points, {more} than twice the standard error of the test accuracy "
+            f"({noise:.2f} points): {verdict}."
         )
     return lines
 

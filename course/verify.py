@@ -49,8 +49,7 @@ def verify_run(session, path, record, dataset, device):
     name = f"{session.name}: {path}"
     network = make_network(session, record["params"])
     try:
-        tensors = load_file(session.folder / path)
-        network.load_state_dict({name: tensor for name, tensor in tensors.items() if "/" not in name})  # see Run.finish
+        load_weights(network, session.folder / path)
     except (SafetensorError, OSError, RuntimeError) as error:  # not tensors; missing; not those of this network
         why = first_line(" ".join(str(error).split()))
         raise PublishError(f"{name} does not fit this network: {why}") from None
@@ -70,6 +69,11 @@ def verify_run(session, path, record, dataset, device):
     run = "variant {}, seed {}: ".format(*run_of(record)) if "/" in path else ""
     elsewhere = "" if same else f" (on another device, up to {allowed} may differ)"
     return f"{run}{'; '.join(lines)}{elsewhere}"
+
+
+def load_weights(network, path):
+    """Load a run's own network from its file; the others in it have a name and a slash before, see Run.finish."""
+    network.load_state_dict({name: tensor for name, tensor in load_file(path).items() if "/" not in name})
 
 
 def make_network(session, params):
