@@ -7,7 +7,6 @@ The test set takes no part. What was found is written to search_NAME.json, which
 
 import json
 import sys
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -88,16 +87,12 @@ def photographs(candidate, searched, epochs=5):
     train_loader, held_out = data.loaders(searched, candidate["batch size"], data.Augment(crop_padding=2, flip=True))
     net = model.resnet18(candidate["width"]).to(memory_format=torch.channels_last)
     optimizer, schedule = train.one_cycle(net, train_loader, candidate["rate"], epochs, candidate["weight decay"])
-    loss = partial(F.cross_entropy, label_smoothing=candidate["label smoothing"])
     options = {"epochs": epochs, "schedule": schedule, "held_out": held_out, "bfloat16": utils.has_bfloat16("cpu")}
-    return train.fit(net, train_loader, None, optimizer, loss=loss, **options)
+    return train.fit(net, train_loader, None, optimizer, **options)
 
 
-def photograph_candidate(rate=0.2, weight_decay=5e-4, label_smoothing=0.0, batch_size=128, width=16):
-    return {
-        **{"width": width, "batch size": batch_size, "rate": rate},
-        **{"weight decay": weight_decay, "label smoothing": label_smoothing},
-    }
+def photograph_candidate(rate=0.2, weight_decay=5e-4, batch_size=128, width=16):
+    return {"width": width, "batch size": batch_size, "rate": rate, "weight decay": weight_decay}
 
 
 # name: (data set, how to judge a candidate, the candidates)
@@ -133,7 +128,6 @@ SEARCHES = {
             photograph_candidate(rate=0.4),
             photograph_candidate(rate=0.1),
             photograph_candidate(weight_decay=1e-3),
-            photograph_candidate(label_smoothing=0.1),
             photograph_candidate(batch_size=256),
         ],
     ),
