@@ -8,7 +8,6 @@ import nbformat
 from course.exercises import solutions, write_exercises
 from course.measures import groups, headline
 from course.notebooks import ROOT, RUN_ALL, SESSIONS, PublishError, find_cell, read_notebook, results
-from course.page import page_title
 from course.publish import publishing_lock, write_files
 from course.sessions import all_sessions
 
@@ -126,7 +125,7 @@ def _index(heads):
     for session in all_sessions():
         records = results(session.folder)
         page = "README.md" if records else session.path.name
-        link = f"[{page_title(session, records)}](sessions/{session.name}/{page})"
+        link = f"[{session.title}](sessions/{session.name}/{page})"
         badge = f"[![Open in Colab]({COLAB_BADGE})]({colab_address(session.path)})"
         about = f"**{link}**<br>{session.teaches}<br>{badge}"  # the button would be squeezed in a column of its own
         row = [about, "not run yet", ""]

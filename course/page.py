@@ -35,7 +35,6 @@ def render(session, executed, records, verified=None):
 
     page = copy.deepcopy(session.notebook)
     page.cells = [cell for cell in page.cells if not tags(cell) & {"bootstrap", "record"}]
-    page.cells[0].source = page.cells[0].source.replace(_title(session), page_title(session, records), 1)
     # Colab keeps the id of a cell in its metadata.
     outputs = {cell.get("id", cell.metadata.get("id")): cell.get("outputs", []) for cell in executed.cells}
     for cell in page.cells:
@@ -61,18 +60,6 @@ def render(session, executed, records, verified=None):
     if size > LARGEST:
         raise PublishError(f"The page would have {size / 1e6:.0f} MB with its images, at most {LARGEST / 1e6:.0f}.")
     return {"README.md": text, **resources["outputs"]}
-
-
-def _title(session):
-    """The title of a session, from its notebook."""
-    return session.notebook.cells[0].source.splitlines()[0].removeprefix("# ")
-
-
-def page_title(session, records):
-    """The title of a session's page; it names the network's width if this is not the full profile's."""
-    default = session.schema.get("width", {}).get("default")
-    widths = sorted({record["params"].get("width", default) for record in records} - {default})
-    return _title(session) + (f" (width {', '.join(map(str, widths))})" if widths else "")
 
 
 APPENDIX = ("All runs", "Run it", "Where this comes from")  # the template's own headings
@@ -144,7 +131,7 @@ def neighbours(session):
     others = in_reading_order(read_session(path.parent) for path in session.folder.parent.glob("s*/session.ipynb"))
     place = [other.name for other in others].index(session.name)
     around = [others[place - 1] if place else None, others[place + 1] if place + 1 < len(others) else None]
-    return [other and (_title(other), other.name) for other in around]
+    return [other and (other.title, other.name) for other in around]
 
 
 def _changed(schema, records):

@@ -74,6 +74,11 @@ class Session:
         return read_notebook(self.path)
 
     @property
+    def title(self):
+        """The first line of its notebook."""
+        return self.notebook.cells[0].source.splitlines()[0].removeprefix("# ")
+
+    @property
     def schema(self):
         """The schema of its parameters."""
         return schema_of(self.notebook)

@@ -15,7 +15,6 @@ from safetensors import deserialize
 from course import index
 from course.measures import device, groups, headline, percent
 from course.notebooks import ROOT, read_notebook, results, tags, verification, weights_files
-from course.page import page_title
 from course.sessions import all_sessions, in_reading_order
 
 DOCS = ROOT / "docs"
@@ -57,7 +56,7 @@ def write():
 def session_page(session):
     """A session's README with its buttons; in the navigation its exercises come below it."""
     name = session.name
-    text = f"# {title(session)}\n\n{local(buttons(session), 'docs/index.md', f'docs/sessions/{name}.md')}\n\n"
+    text = f"# {session.title}\n\n{local(buttons(session), 'docs/index.md', f'docs/sessions/{name}.md')}\n\n"
     if (session.folder / "README.md").exists():
         text += f"```{{include}} ../../sessions/{name}/README.md\n:start-after: <!-- /badges -->\n```\n"
     else:
@@ -81,11 +80,6 @@ def buttons(session):
 
 def has_exercises(session):
     return (session.folder / "exercises.ipynb").exists()
-
-
-def title(session):
-    """The title of a session's page."""
-    return page_title(session, results(session.folder))
 
 
 def exercises_page(folder):
@@ -207,9 +201,7 @@ def card(session):
     if (session.folder / WEIGHTS).exists():
         picture = f"![Filters of the first layer of session {int(name[1:3])}, as trained](sessions/{name}.svg)\n\n  "
     teaches = session.teaches[0].upper() + session.teaches[1:] + "."
-    return (
-        f"- {picture}**[{title(session)}](sessions/{name}.md)**\n\n  {teaches}\n\n  *{facts}*\n\n  {buttons(session)}"
-    )
+    return f"- {picture}**[{session.title}](sessions/{name}.md)**\n\n  {teaches}\n\n  *{facts}*\n\n  {buttons(session)}"
 
 
 CELL, GAP = 10, 6  # pixels: a weight, and the distance of two filters

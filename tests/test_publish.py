@@ -504,21 +504,6 @@ def test_large_weights_are_not_committed_and_the_page_says_where_they_are(mine):
     assert (page(mine) / "README.md").read_text() == before
 
 
-def test_a_width_other_than_the_full_profiles_is_in_the_title(mine):
-    def set_width(notebook, width):
-        cell = find_cell(notebook, "parameters")
-        cell.source = cell.source.split("\nwidth")[0] + f'\nwidth = {width}  # @param {{"type": "integer"}}'
-
-    change(page(mine) / "session.ipynb", lambda notebook: set_width(notebook, 64))
-    for width, heading in ((64, "# A test\n"), (16, "# A test (width 16)\n")):
-        for path in runs_of(mine):
-            change(path, lambda notebook, width=width: set_width(notebook, width))
-            change_record(path, lambda record, width=width: record["params"].update(width=width))
-        assert mine("publish", *runs_of(mine)).returncode == 0
-        assert (page(mine) / "README.md").read_text().startswith(heading)
-    assert "[A test (width 16)](sessions/s99_test/README.md)" in (mine.root / "README.md").read_text()
-
-
 def test_seeds_are_counted_or_listed():
     session = dataclasses.replace(find_session("s06"), headline="B", seeds={"all": [0], "one": [1, 2], "B": 2})
     assert session.runs() == [("B", 0), ("B", 1), ("all", 0), ("one", 1), ("one", 2)]
