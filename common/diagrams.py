@@ -290,15 +290,18 @@ def residual_blocks(blocks):
             _box(axes, 2.6, y, name, "#d1e5f0", width=4.6, height=1.05)
             if number:
                 _arrow(axes, (2.6, levels[number - 1] - 0.5), (2.6, y + 0.5))
-        _arrow(axes, (2.6, levels[-1] - 0.5), (2.6, 2.1))
+        _arrow(axes, (2.6, levels[-1] - 0.5), (2.6, 1.85))
         axes.text(2.6, 1.7, "+", ha="center", va="center", fontsize=17, color=SECOND, weight="bold")
         axes.plot([2.6, 8.0, 8.0], [9.6, 9.6, 1.7], color=SECOND, linewidth=2, zorder=1)
         _arrow(axes, (8.0, 1.7), (3.1, 1.7), color=SECOND)
         _box(axes, 8.0, 5.9, "\n".join(["shortcut", "", *shortcut]), "#fdd9b5", width=4.4, height=2.6)
         _arrow(axes, (2.6, 1.35), (2.6, 0.85))
         _box(axes, 2.6, 0.4, "ReLU", "#d1e5f0", width=4.6, height=0.9)
+        _arrow(axes, (2.6, -0.05), (2.6, -0.7))
+        axes.text(2.6, -1.0, "y", ha="center", va="center", fontsize=15, style="italic")
+        axes.text(2.3, 9.15, "path", ha="right", va="center", fontsize=11)
         axes.set_title(title, fontsize=12)
-        axes.set(xlim=(0.0, 10.6), ylim=(-0.1, 10.4))
+        axes.set(xlim=(0.0, 10.6), ylim=(-1.3, 10.4))
         axes.axis("off")
         texts.append(
             f"{title}: x goes through {', '.join(path)}; beside it the shortcut hands x on {', '.join(shortcut)}"

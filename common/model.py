@@ -223,8 +223,8 @@ def resnet18(width=64, classes=10, channels=3):
         ResidualBlock(width, width),  # 64 x 32 x 32, rf 11
         ResidualBlock(width, 2 * width, stride=2),  # 128 x 16 x 16, rf 17
         ResidualBlock(2 * width, 2 * width),  # 128 x 16 x 16, rf 25
-        ResidualBlock(2 * width, 4 * width, stride=2),  # 256 x 8 x 8, rf 37
-        ResidualBlock(4 * width, 4 * width),  # 256 x 8 x 8, rf 53: the whole image
+        ResidualBlock(2 * width, 4 * width, stride=2),  # 256 x 8 x 8, rf 37: wider than the image
+        ResidualBlock(4 * width, 4 * width),  # 256 x 8 x 8, rf 53
         ResidualBlock(4 * width, 8 * width, stride=2),  # 512 x 4 x 4, rf 77
         ResidualBlock(8 * width, 8 * width),  # 512 x 4 x 4, rf 109
         nn.AdaptiveAvgPool2d(1),  # 512 x 1 x 1: the mean of each map

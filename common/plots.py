@@ -134,16 +134,20 @@ def _epoch_axis(axes):
     axes.grid(alpha=0.3, which="both")
 
 
-def lr_searches(searches):
-    """One panel for each of `searches` {title: common.lr_finder.Search}: both losses over the rate, and suggestions."""
+def lr_searches(searches, rule):
+    """One panel for each of `searches` {title: common.lr_finder.Search}: both losses over the rate, and suggestions.
+
+    The line of `rule`, whose suggestion is taken, is solid.
+    """
     figure = Figure(figsize=(4.8 * len(searches), 4.2), layout="constrained")
     panels = figure.subplots(1, len(searches), squeeze=False)[0]
     texts = []
     for axes, (title, search) in zip(panels, searches.items(), strict=True):
-        axes.plot(search.rates, search.losses, color="lightgray", label="loss")
+        axes.plot(search.rates, search.losses, color="darkgray", label="loss")
         axes.plot(search.rates, search.smoothed, color="black", label="smoothed")
         for number, (name, rate) in enumerate(search.suggestions().items()):
-            axes.axvline(rate, color=f"C{number}", linestyle="dashed", label=f"{name}: {rate:.2g}")
+            style, taken = ("solid", ", taken") if name == rule else ("dashed", "")
+            axes.axvline(rate, color=f"C{number}", linestyle=style, label=f"{name}: {rate:.2g}{taken}")
         axes.set(title=title, xscale="log", xlabel="learning rate", ylabel="loss")
         axes.set_ylim(0.9 * min(search.losses), 1.3 * search.smoothed[0])  # a loss that explodes leaves the panel
         axes.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
@@ -160,7 +164,7 @@ def lr_searches(searches):
 def compare_curves(histories, quantities):
     """One panel for each of `quantities`, columns of a History, with one line for each of `histories` {name: …}.
 
-    Losses are drawn on a log scale, accuracies as errors, also on a log scale.
+    A quantity is "lr", a loss or an accuracy. All are drawn on log scales, accuracies as errors.
     """
     figure = Figure(figsize=(4.2 * len(quantities), 3.6), layout="constrained")
     panels = figure.subplots(1, len(quantities), squeeze=False)[0]
@@ -174,7 +178,7 @@ def compare_curves(histories, quantities):
         elif quantity.endswith("loss"):
             _log_axis(axes, quantity.replace("_", " "))
         else:
-            axes.set_ylabel(quantity.replace("_", " "))
+            _log_axis(axes, "learning rate at the start of the epoch")
         _epoch_axis(axes)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(histories))
     ends = [
@@ -447,7 +451,7 @@ def class_maps(split, logits, classes, chosen, explain):
         for axis, label, heat in zip(column[1:], (truth[number], answers[number]), maps[:, number], strict=True):
             _draw(axis, split.images[index])
             _overlay(axis, heat)
-            axis.set_title(f"for {classes[label]}", fontsize=9)
+            axis.set_title(f"map for {classes[label]}", fontsize=9)
         column[0].set_title(f"{classes[truth[number]]}\ntaken for {classes[answers[number]]}", fontsize=9)
     pairs = ", ".join(f"{classes[t]} taken for {classes[a]}" for t, a in zip(truth, answers, strict=True))
     return figure, f"The image, its heat map for the true and for the predicted class: {pairs}.", maps
@@ -520,7 +524,7 @@ def _draw(axes, image):
 
 def _note(figure, text):
     """Say under a figure what its colours mean."""
-    figure.text(0.01, -0.005, text, fontsize=10, va="top")
+    figure.text(0.01, -0.08 / figure.get_figheight(), text, fontsize=10, va="top")
 
 
 def _overlay(axes, heat):

@@ -139,11 +139,14 @@ def confused_pairs(labels, logits, classes, count=5):
 
 
 def epoch_table(title, history):
-    """Loss and accuracy on the training and the test set after each epoch, as lines of text in columns."""
-    lines = [title, "epoch  train loss  train accuracy  test loss  test accuracy"]
+    """Loss and accuracy on training, held-out and test images after each epoch, as lines of text in columns."""
+    parts = [part for part in ("train", "held_out", "test") if f"{part}_loss" in history.epochs[0]]
+    names = [f"{part.replace('_', '-')} {measure}" for part in parts for measure in ("loss", "accuracy")]
+    lines = [title, "  ".join(["epoch", *names])]
     for row in history.epochs:
-        train = f"{row['train_loss']:10.4f}  {row['train_accuracy']:14.2%}"
-        lines.append(f"{row['epoch']:5d}  {train}  {row['test_loss']:9.4f}  {row['test_accuracy']:13.2%}")
+        values = [text for part in parts for text in (f"{row[f'{part}_loss']:.4f}", f"{row[f'{part}_accuracy']:.2%}")]
+        aligned = [f"{value:>{len(name)}}" for value, name in zip(values, names, strict=True)]
+        lines.append("  ".join([f"{row['epoch']:5d}", *aligned]))
     return "\n".join(lines)
 
 

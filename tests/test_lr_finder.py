@@ -267,7 +267,7 @@ def test_the_plot_names_the_suggestions(digits):
     model, loader, optimizer, held_out = parts(digits)
     modes = {"training loss": None, "held-out loss": held_out}
     searches = {name: find_lr(model, loader, optimizer, steps=30, held_out=mode) for name, mode in modes.items()}
-    figure, text = plots.lr_searches(searches)
+    figure, text = plots.lr_searches(searches, "valley")
     assert [axes.get_title() for axes in figure.axes] == list(searches)
     for axes, search in zip(figure.axes, searches.values(), strict=True):
         labels = " ".join(entry.get_text() for entry in axes.get_legend().get_texts())
