@@ -102,7 +102,8 @@ def site_address():
 def _site():
     """The README's sentence with the link to the site."""
     return (
-        f"**[The course as a site]({site_address()})**, with search, exercises, and a demo: draw a digit, and see what the networks make of it."
+        f"**[The course as a site]({site_address()})**, with search, exercises, and a demo: draw a digit, and see what "
+        "the networks make of it."
     )
 
 
