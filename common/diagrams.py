@@ -240,12 +240,12 @@ def heads(dense, pooled):
     size = pooled[0].kernel_size
     figure = Figure(figsize=(5.2, 6.4), layout="constrained")
     above, below = figure.subplots(2, 1)
-    weights = [count_parameters(dense), count_parameters(pooled)]
-    above.set_title(f"fully connected head: {weights[0]:,} weights", fontsize=13, loc="left")
-    below.set_title(f"global average pooling: {weights[1]:,} weights", fontsize=13, loc="left")
-    for axes in (above, below):
+    counts = [count_parameters(dense), count_parameters(pooled)]
+    above.set_title(f"fully connected head: {counts[0]:,} parameters", fontsize=13, loc="left")
+    below.set_title(f"global average pooling: {counts[1]:,} parameters", fontsize=13, loc="left")
+    for axes, points in ((above, 4), (below, size)):
         for number in (2, 1, 0):
-            _grid(axes, 0.2 + 0.35 * number, 2.0 + 0.35 * number, 4, "#d1e5f0", cell=0.5)
+            _grid(axes, 0.2 + 0.35 * number, 2.0 + 0.35 * number, points, "#d1e5f0", cell=2 / points)
         axes.set(xlim=(0, 10.6), ylim=(-0.7, 6))
         axes.axis("off")
     inputs, outputs = np.linspace(0.4, 5.6, 9), np.linspace(0.8, 5.2, 6)
@@ -256,7 +256,7 @@ def heads(dense, pooled):
     _dots(above, 9.2, outputs)
     _arrow(above, (3.3, 3.2), (4.8, 3.2))
     above.text(5.2, -0.6, f"{first.in_features} points", ha="center", fontsize=11)
-    above.text(9.2, -0.6, f"{first.out_features} numbers", ha="center", fontsize=11)
+    above.text(9.2, -0.6, f"{first.out_features} numbers,\nthen the scores", ha="center", va="center", fontsize=11)
     above.text(1.5, -0.6, "maps", ha="center", fontsize=11)
     means, scores = np.linspace(1.0, 5.0, 4), np.linspace(0.8, 5.2, 6)
     for y in means:
@@ -270,9 +270,9 @@ def heads(dense, pooled):
     below.text(9.2, -0.6, f"{last.out_channels} scores", ha="center", fontsize=11)
     return figure, (
         f"Above, a fully connected head: each of {first.in_features} points of the maps has a weight for each of "
-        f"{first.out_features} numbers, {weights[0]:,} weights in all. Below, global average pooling: the mean of "
-        f"each of {last.in_channels} maps of {size} x {size} has a weight for each of {last.out_channels} scores, "
-        f"{weights[1]:,} weights in all."
+        f"{first.out_features} numbers, and the scores follow: {counts[0]:,} parameters. Below, global average "
+        f"pooling: the mean of each of {last.in_channels} maps of {size} x {size} has a weight for each of "
+        f"{last.out_channels} scores: {counts[1]:,} parameters."
     )
 
 

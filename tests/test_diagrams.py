@@ -56,11 +56,11 @@ def test_the_means_of_maps_are_those_of_average_pooling():
     assert f"map 1 {means[0]:.2f}, map 3 {means[2]:.2f}" in text
 
 
-def test_heads_are_described_with_their_weights():
+def test_heads_are_described_with_their_parameters():
     dense, pooled = model.skeleton()[6:], model.global_average_pooling()[6:]
     _, text = diagrams.heads(dense, pooled)
-    assert f"{utils.count_parameters(dense):,} weights" in text
-    assert f"{utils.count_parameters(pooled):,} weights" in text
+    assert f"{utils.count_parameters(dense):,} parameters" in text
+    assert f"{utils.count_parameters(pooled):,} parameters" in text
 
 
 def test_a_shortcut_is_described_with_its_convolution_if_it_has_one():
