@@ -72,7 +72,7 @@ def summary(session, page, records):
     before, after = neighbours(session)
     headings = [line[3:] for cell in page.cells for line in cell.source.splitlines() if line.startswith("## ")]
     data, shown = records[0]["dataset"], records[0]
-    minutes = [math.ceil(_seconds(record) / 60) for record in records]
+    minutes = [math.ceil(max(_seconds(record), _training(record)) / 60) for record in records]
     return {
         "session": session.name,
         "profile": shown["profile"],
@@ -86,6 +86,7 @@ def summary(session, page, records):
         "after": after,
         "reading": max(1, round(sum(len(cell.source.split()) for cell in page.cells) / 150)),  # words a minute
         "minutes": " to ".join(str(number) for number in sorted({min(minutes), max(minutes)})),
+        "resumed": any(_training(record) > _seconds(record) for record in records),
         "colab_minutes": session.colab_minutes,
         "commits": sorted({record["versions"].get("course", "not noted") for record in records}),
         "standard_error": (head.accuracy.mean * (1 - head.accuracy.mean) / data["test"]) ** 0.5,
@@ -152,6 +153,13 @@ def _command(record, schema):
     threads = f"OMP_NUM_THREADS={record['threads']} " if record["device"] == "CPU" else ""
     profile = f" --profile {record['profile']}" if record["profile"] != "full" else ""
     return f"{threads}course run {record['session']}{profile}{''.join(options)} --seed {record['seed']}"
+
+
+def _training(record):
+    """The seconds of all trainings of a run. A run that was resumed began after some of them."""
+    parts = record["metrics"].get("parts", [])
+    trainings = {part.get("seconds", 0) for part in parts}  # two readings of one network have the same seconds
+    return max(sum(trainings), record["seconds"]["train"])
 
 
 def _seconds(record):
