@@ -53,7 +53,6 @@ def session_networks(session, images):
     if not dataset:
         return
     record = records[0]
-    title = session.notebook.cells[0].source.splitlines()[0].removeprefix("# ")
     accuracies = {part.get("part"): part["test_accuracy"] for part in record["metrics"].get("parts", [])}
     accuracies[""] = judged(record)["test_accuracy"]
     trained = tensor_names(file)
@@ -64,7 +63,7 @@ def session_networks(session, images):
         entry = {
             "id": f"{session.name}-{name.replace(' ', '-')}" if name else session.name,
             "session": session.name,
-            "title": f"{title}, {name}" if name else title,
+            "title": f"{session.title}, {name}" if name else session.title,
             "dataset": record["dataset"]["name"],
             "tested": record["dataset"]["test"],
             "accuracy": accuracies.get(name),

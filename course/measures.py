@@ -2,6 +2,7 @@
 
 import statistics
 from dataclasses import dataclass
+from datetime import datetime
 
 from course.notebooks import PublishError
 
@@ -94,6 +95,19 @@ def device(record):
     if record["device"] != "CPU":
         return record["device"]
     return f"CPU with {record['threads']} thread{'s' if record['threads'] > 1 else ''}"
+
+
+def time_of(record):
+    """The seconds that a run took, and whether it was resumed: then it took longer, these are its trainings."""
+    try:
+        started, finished = (datetime.fromisoformat(record[name]) for name in ("started", "finished"))
+        seconds = (finished - started).total_seconds()
+    except (ValueError, TypeError):  # not a date; only one has a time zone
+        raise PublishError(f"A record of {record['session']} does not say when its run started and finished.") from None
+    parts = record["metrics"].get("parts", [])
+    trainings = {part.get("seconds", 0) for part in parts}  # two readings of one network have the same seconds
+    training = max(sum(trainings), record["seconds"]["train"])
+    return max(seconds, training), training > seconds
 
 
 def _results(record):

@@ -8,11 +8,10 @@ import itertools
 import math
 import re
 import shlex
-from datetime import datetime
 from pathlib import Path
 
 from common.compare import difference
-from course.measures import device, groups, headline, percent
+from course.measures import device, groups, headline, percent, time_of
 from course.notebooks import PublishError, first_line, results, run_of, tags, weights_files
 from course.sessions import in_reading_order, read_session
 
@@ -72,7 +71,8 @@ def summary(session, page, records):
     before, after = neighbours(session)
     headings = [line[3:] for cell in page.cells for line in cell.source.splitlines() if line.startswith("## ")]
     data, shown = records[0]["dataset"], records[0]
-    minutes = [math.ceil(max(_seconds(record), _training(record)) / 60) for record in records]
+    times = [time_of(record) for record in records]
+    minutes = [math.ceil(seconds / 60) for seconds, _ in times]
     return {
         "session": session.name,
         "profile": shown["profile"],
@@ -86,7 +86,7 @@ def summary(session, page, records):
         "after": after,
         "reading": max(1, round(sum(len(cell.source.split()) for cell in page.cells) / 150)),  # words a minute
         "minutes": " to ".join(str(number) for number in sorted({min(minutes), max(minutes)})),
-        "resumed": any(_training(record) > _seconds(record) for record in records),
+        "resumed": any(resumed for _, resumed in times),
         "colab_minutes": session.colab_minutes,
         "commits": sorted({record["versions"].get("course", "not noted") for record in records}),
         "standard_error": (head.accuracy.mean * (1 - head.accuracy.mean) / data["test"]) ** 0.5,
@@ -153,22 +153,6 @@ def _command(record, schema):
     threads = f"OMP_NUM_THREADS={record['threads']} " if record["device"] == "CPU" else ""
     profile = f" --profile {record['profile']}" if record["profile"] != "full" else ""
     return f"{threads}course run {record['session']}{profile}{''.join(options)} --seed {record['seed']}"
-
-
-def _training(record):
-    """The seconds of all trainings of a run. A run that was resumed began after some of them."""
-    parts = record["metrics"].get("parts", [])
-    trainings = {part.get("seconds", 0) for part in parts}  # two readings of one network have the same seconds
-    return max(sum(trainings), record["seconds"]["train"])
-
-
-def _seconds(record):
-    """The seconds that a run took from its first cell to its last."""
-    try:
-        started, finished = (datetime.fromisoformat(record[name]) for name in ("started", "finished"))
-        return (finished - started).total_seconds()
-    except (ValueError, TypeError):  # not a date; only one has a time zone
-        raise PublishError(f"A record of {record['session']} does not say when its run started and finished.") from None
 
 
 def _anchor(heading):

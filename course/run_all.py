@@ -4,13 +4,14 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from statistics import mean
 from zipfile import ZIP_DEFLATED, ZipFile
 
 from common.files import replacing
 from course import notebooks
 from course.execution import run_name
+from course.measures import time_of
 from course.sessions import all_sessions, find_session
 
 ROOT = notebooks.ROOT
@@ -110,7 +111,7 @@ def _status(states, records, expected, started=None):
     lines = []
     for job, state in states.items():
         if record := records[job]:
-            state = f"{record['metrics']['test_accuracy']:.2%} in {_duration(_seconds(record))}"
+            state = f"{record['metrics']['test_accuracy']:.2%} in {_duration(time_of(record)[0])}"
         lines.append(f"{job.session:22} {job.variant} seed {job.seed}: {state}")
     done = sum(map(bool, records.values()))
     left = _time_left(states, records, expected, started) if started else "nothing is running"
@@ -120,7 +121,7 @@ def _status(states, records, expected, started=None):
 def _expected(jobs):
     """The seconds that each run takes at the pace of its session's published runs, {job: seconds}."""
     published = {session: notebooks.results(notebooks.SESSIONS / session) for session in {job.session for job in jobs}}
-    typical = {session: mean(map(_seconds, found)) for session, found in published.items() if found}
+    typical = {session: mean(time_of(record)[0] for record in found) for session, found in published.items() if found}
     return {job: typical.get(job.session, max(typical.values(), default=60)) for job in jobs}
 
 
@@ -129,17 +130,12 @@ def _time_left(states, records, expected, started):
     finished = [job for job in states if records[job]]
     speed = 1  # as on the machines of the published runs, until one has finished here
     if finished:
-        speed = sum(_seconds(records[job]) for job in finished) / sum(expected[job] for job in finished)
+        speed = sum(time_of(records[job])[0] for job in finished) / sum(expected[job] for job in finished)
     begun = (job for job, state in states.items() if not state.startswith(("waiting", "FAILED")))
     running = next(job for job in begun if not records[job])
     waiting = sum(expected[job] for job, state in states.items() if not records[job] and state == "waiting")
     left = waiting * speed + max(0, expected[running] * speed - (time.time() - started))
     return f"about {_duration(left)} left" + ("" if finished else " at the pace of the published runs")
-
-
-def _seconds(record):
-    """The seconds that a run took."""
-    return (datetime.fromisoformat(record["finished"]) - datetime.fromisoformat(record["started"])).total_seconds()
 
 
 def _duration(seconds):
