@@ -13,6 +13,7 @@ import statistics
 import numpy as np
 import torch
 from IPython.display import Markdown, display
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -108,9 +109,8 @@ def learning_curves(history):
     first, last = history.epochs[0], history.epochs[-1]
     return figure, (
         f"Learning curves over {len(history.epochs)} epochs: training loss from {first['train_loss']:.3f} to "
-        f"{last['train_loss']:.3f}, test loss from {first['test_loss']:.3f} to {last['test_loss']:.3f}, test accuracy "
-        f"from {first['test_accuracy']:.2%} to {last['test_accuracy']:.2%}. Accuracies are drawn as errors, 100 % "
-        "minus accuracy, on a log scale."
+        f"{last['train_loss']:.3f}, test loss from {first['test_loss']:.3f} to {last['test_loss']:.3f}; test error "
+        f"from {1 - first['test_accuracy']:.2%} to {1 - last['test_accuracy']:.2%}. All on log scales."
     )
 
 
@@ -168,24 +168,19 @@ def compare_curves(histories, quantities):
     """
     figure = Figure(figsize=(4.2 * len(quantities), 3.6), layout="constrained")
     panels = figure.subplots(1, len(quantities), squeeze=False)[0]
+    ends = {name: [] for name in histories}
     for axes, quantity in zip(panels, quantities, strict=True):
+        drawn = quantity.replace("_", " ").replace("accuracy", "error (%)")
+        drawn = "learning rate at the start of the epoch" if drawn == "lr" else drawn
         for name, history in histories.items():
-            values = history[quantity]
-            drawn = _errors(values) if quantity.endswith("accuracy") else values
-            axes.plot(history["epoch"], drawn, marker=".", label=name)
-        if quantity.endswith("accuracy"):
-            _log_axis(axes, quantity.removesuffix("accuracy").replace("_", " ") + "error (%)")
-        elif quantity.endswith("loss"):
-            _log_axis(axes, quantity.replace("_", " "))
-        else:
-            _log_axis(axes, "learning rate at the start of the epoch")
+            values = _errors(history[quantity]) if quantity.endswith("accuracy") else history[quantity]
+            axes.plot(history["epoch"], values, marker=".", label=name)
+            ends[name].append(f"{drawn} {values[-1]:.3g}")
+        _log_axis(axes, drawn)
         _epoch_axis(axes)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(histories))
-    ends = [
-        f"{name}: " + ", ".join(f"{quantity.replace('_', ' ')} {history[quantity][-1]:.4f}" for quantity in quantities)
-        for name, history in histories.items()
-    ]
-    return figure, "Curves over the epochs. After the last one, " + "; ".join(ends) + "."
+    texts = [f"{name}: {', '.join(values)}" for name, values in ends.items()]
+    return figure, "Curves over the epochs, on log scales. In the last one, " + "; ".join(texts) + "."
 
 
 def gaps(histories):
@@ -285,19 +280,20 @@ def class_accuracy(labels, logits, classes):
     room = max(0.1, 0.12 * (100 - accuracies[worst]))
     for row, accuracy in enumerate(accuracies.values()):
         axes.annotate(f"{accuracy:.2f}", (accuracy, row), (0, 6), textcoords="offset points", ha="center", fontsize=9)
-    axes.set(xlabel="test accuracy of the class (%)", xlim=(max(0, accuracies[worst] - 2 * room), 100 + room))
+    left = max(0, accuracies[worst] - 2 * room)
+    axes.set(xlabel=f"test accuracy of the class (%); the axis begins at {left:.1f}", xlim=(left, 100 + room))
     axes.set_yticks(range(len(classes)), classes)
     axes.set_ylim(len(classes) - 0.5, -0.8)
     return figure, (
         f"Accuracy of each class as a dot, from {accuracies[worst]:.2f} % for {worst} to {accuracies[best]:.2f} % for "
-        f"{best}; the axis shows only this range."
+        f"{best}. The axis begins at {left:.1f} %."
     )
 
 
 def confusion_matrix(labels, logits, classes):
     """Which class is taken for which: how many images of each class, a row, got each answer, a column.
 
-    Only mistakes are coloured, darker for more; right answers are on the grey diagonal, zeros are left blank.
+    Only mistakes are coloured, more strongly for more; right answers are on the grey diagonal, zeros are left blank.
     """
     answers = logits.argmax(dim=1).cpu()
     pairs = len(classes) * labels + answers  # one number for each cell of the matrix
@@ -305,13 +301,13 @@ def confusion_matrix(labels, logits, classes):
     mistakes = matrix * (1 - np.eye(len(classes), dtype=matrix.dtype))
     figure = Figure(figsize=(6, 5.6), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(mistakes, cmap="Oranges", vmin=0, vmax=max(1, mistakes.max()))
+    orange = LinearSegmentedColormap.from_list("mistakes", ["white", "orange"])
+    axes.imshow(mistakes, cmap=orange, vmin=0, vmax=max(1, mistakes.max()))
     for place in range(len(classes)):
         axes.add_patch(Rectangle((place - 0.5, place - 0.5), 1, 1, facecolor="#e8e8e8"))
     for (truth, answer), images in np.ndenumerate(matrix):
-        dark = truth != answer and images > 0.6 * mistakes.max()
         if images:
-            axes.text(answer, truth, images, color="white" if dark else "black", ha="center", va="center")
+            axes.text(answer, truth, images, ha="center", va="center")
     rotation = 45 if max(map(len, classes)) > 4 or len(classes) > 10 else 0
     axes.set_xticks(range(len(classes)), classes, rotation=rotation)
     axes.set_yticks(range(len(classes)), classes)
@@ -493,7 +489,8 @@ class _Place:
         self.axes, self.extent = axes, (left, left + size, bottom, bottom + size)
 
     def imshow(self, image, **options):
-        self.axes.imshow(image, extent=self.extent, **options)
+        # Sharp pixels: a blurred picture would be three times as large a file
+        self.axes.imshow(image, extent=self.extent, interpolation="nearest", **options)
 
     def set_title(self, text, loc="center", **options):
         left, right, _, top = self.extent
@@ -519,8 +516,7 @@ def _image_axes(rows, columns, size=0.9, title=0.0):
 
 def _draw(axes, image):
     """Draw one uint8 image (1 or 3, H, W)."""
-    pixels = image.permute(1, 2, 0).squeeze(-1)
-    axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")  # sharp pixels make small files
+    axes.imshow(image.permute(1, 2, 0).squeeze(-1), cmap="gray", vmin=0, vmax=255)
 
 
 def _note(figure, text):
@@ -530,7 +526,7 @@ def _note(figure, text):
 
 def _overlay(axes, heat):
     """Lay a heat map (H, W) from 0 to 1 over an image: opaque where it is hot, clear where it is cold."""
-    axes.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.9 * heat.numpy(), interpolation="nearest")
+    axes.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.9 * heat.numpy())
 
 
 def _answers(split, logits, classes, chosen, maps=None):
