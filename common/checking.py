@@ -3,6 +3,7 @@
 import linecache
 import math
 import traceback
+from numbers import Real
 
 import torch
 
@@ -33,7 +34,7 @@ def number(name, value):
     given(name, value)
     if isinstance(value, torch.Tensor) and value.numel() == 1:
         value = value.item()
-    fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    fits = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     require(fits, f"`{name}` must be a number; it is {describe(value)}.")
     return float(value)
 

@@ -53,7 +53,8 @@ def index_files():
         if path.name == "solutions.ipynb":  # the exercises made from it have the same title
             lines = f"[![Open in Colab]({COLAB_BADGE})]({colab_address(exercises)})"
             on_github = f"{repository}/blob/{release}/{path.relative_to(ROOT).as_posix()}"
-            lines += f"\n\n[Hints and solutions]({on_github}), for afterwards."
+            page = f"{site_address()}exercises/{path.parent.name}.html"
+            lines += f"\n\nStuck? [Hints to unfold]({page}). For afterwards: [solutions]({on_github})."
         elif path.with_name("solutions.ipynb").exists():
             lines += f"\n[![Exercises in Colab]({EXERCISES_BADGE})]({colab_address(exercises)})"
         first = notebook.cells[0]

@@ -85,16 +85,17 @@ def has_exercises(session):
 def exercises_page(folder):
     """A session's exercises as learners get them; the hints and solutions of solutions.ipynb are folded."""
     stubs = {cell.id: cell.source for cell in read_notebook(folder / "exercises.ipynb").cells}
-    parts, solution = [], ""
+    parts, solution = [], []
     for cell in read_notebook(folder / "solutions.ipynb").cells:
         if tags(cell) & {"bootstrap", "wrong"}:
             continue
         text = cell.source if cell.cell_type == "markdown" else python(stubs.get(cell.id, cell.source))
         parts.append(folded("Hint", text) if "hint" in tags(cell) else text)
         if "exercise" in tags(cell):
-            solution = folded("Solution", python(cell.source))
+            solution.append(cell.source)
         if "check" in tags(cell):  # the solution comes last: below the hint and the check
-            parts.append(solution)
+            parts.append(folded("Solution", python("\n\n".join(solution))))
+            solution.clear()
     name = folder.name
     return local("\n\n".join(parts) + "\n", f"sessions/{name}/solutions.ipynb", f"docs/exercises/{name}.md")
 

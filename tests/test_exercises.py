@@ -22,13 +22,25 @@ ANYTHING += [torch.zeros(0), torch.zeros(2, 3), torch.tensor(float("nan")), lamb
 
 
 class Exercise:
-    """An exercise of a solutions.ipynb: its cell, its check, its wrong answers, and the names known before it."""
+    """An exercise of a solutions.ipynb: its cells, its check, its wrong answers, and the names known before it."""
 
-    def __init__(self, cell, known):
-        self.cell, self.known = cell, known
+    def __init__(self, known):
+        self.cells, self.known = [], known
         self.check = None
         self.wrong = []
         self.answered = None  # the names known after its solution
+
+    @property
+    def id(self):
+        return self.cells[0].id
+
+    @property
+    def solution(self):
+        return "\n".join(cell.source for cell in self.cells)
+
+    @property
+    def stub(self):
+        return "\n".join(exercises.stub(cell) for cell in self.cells)
 
     def answer(self, code):
         """What the check says, in the words of NotYet, or None if it passes."""
@@ -61,7 +73,9 @@ def session(request):
         if cell.cell_type == "markdown" or "bootstrap" in kind:
             continue
         if "exercise" in kind:
-            found.append(Exercise(cell, dict(names)))
+            if not found or found[-1].check:
+                found.append(Exercise(dict(names)))
+            found[-1].cells.append(cell)
         if "wrong" in kind:
             found[-1].wrong.append(cell)
             continue
@@ -82,8 +96,8 @@ def test_every_solution_passes_its_check(session):
 @each_session_once
 def test_every_stub_is_told_that_there_is_nothing_yet(session):
     for exercise in session:
-        sentence = exercise.answer(exercises.stub(exercise.cell))
-        assert "nothing yet" in (sentence or ""), (exercise.cell.id, sentence)
+        sentence = exercise.answer(exercise.stub)
+        assert "nothing yet" in (sentence or ""), (exercise.id, sentence)
 
 
 @each_session_once
@@ -92,9 +106,9 @@ def test_every_wrong_answer_gets_its_sentence(session):
     for exercise in session:
         for cell in exercise.wrong:
             first = cell.source.splitlines()[0]
-            assert first.startswith("# answered with: "), cell.id
+            assert first.startswith("# wrong, answered with: "), cell.id
             sentence = exercise.answer(cell.source)
-            assert first.removeprefix("# answered with: ") in (sentence or ""), (cell.id, sentence)
+            assert first.removeprefix("# wrong, answered with: ") in (sentence or ""), (cell.id, sentence)
 
 
 @each_session_once
@@ -104,18 +118,17 @@ def test_a_check_copes_with_any_answer(session):
         for name in {node.id for node in ast.walk(call) if isinstance(node, ast.Name)} - {"checks"}:
             for value in ANYTHING:
                 sentence = exercise.judge({**exercise.answered, name: value})
-                assert sentence, (exercise.cell.id, name, value)
+                assert sentence, (exercise.id, name, value)
 
 
 @each_session_once
 def test_no_sentence_shows_the_solution(session):
     for exercise in session:
-        stub = exercises.stub(exercise.cell)
-        sentences = [exercise.answer(code) for code in [stub, *(cell.source for cell in exercise.wrong)]]
-        for line in set(exercise.cell.source.splitlines()) - set(stub.splitlines()):
+        sentences = [exercise.answer(code) for code in [exercise.stub, *(cell.source for cell in exercise.wrong)]]
+        for line in set(exercise.solution.splitlines()) - set(exercise.stub.splitlines()):
             value = line.removesuffix("  # solution").partition(" = ")[2] or line.strip()
             shown = [sentence for sentence in sentences if len(value) > 2 and value in sentence]
-            assert not shown, (exercise.cell.id, value)
+            assert not shown, (exercise.id, value)
 
 
 @each_session

@@ -40,7 +40,10 @@ def torn(best_for_squares, best_for_absolutes):
     require(
         squares != 6, "`best_for_squares` is the likelier sum; but squared, one error of 6 costs as much as 36 of 1."
     )
-    require(abs(squares - (0.7 * 6 + 0.3 * 12)) < 0.05, "`best_for_squares`: some other answer has a smaller mean.")
+    require(
+        abs(squares - (0.7 * 6 + 0.3 * 12)) < 0.05,
+        "`best_for_squares`: some other number has a smaller mean. It need not be whole; how much does each sum count?",
+    )
     moved = "to move away from the likelier sum costs seven tenths of the way, which is more than it saves"
     require(absolutes == 6, f"`best_for_absolutes`: {moved}.")
     print("Right: the squares make the network answer with a sum that is impossible; round() reads it as 8.")
@@ -86,6 +89,7 @@ def same_digit(hidden_weight, hidden_bias, score_weight, score_bias):
     above, same, distance = scores > 0, pairs[:, 0] == pairs[:, 1], (pairs[:, 0] - pairs[:, 1]).abs()
     require(not torch.equal(above, ~same), "the score is the wrong way round: it tells which digits are not the same.")
     require((scores[same] != 0).all(), "the score of some equal digits is exactly 0: it must be above.")
+    require((scores[~same] != 0).all(), "the score of some different digits is exactly 0: it must be below.")
     require(not torch.equal(above, distance <= 1), "the score is above 0 for neighbours too, such as 3 and 4.")
     larger, smaller = above[pairs[:, 0] > pairs[:, 1]], above[pairs[:, 0] < pairs[:, 1]]
     one_sided = larger.all() != smaller.all() and larger.any() != smaller.any()
@@ -98,4 +102,5 @@ def same_digit(hidden_weight, hidden_bias, score_weight, score_bias):
 def two_ways(prediction, labels_and_add, sums_directly, effect):
     """Exercise 5: a prediction, accuracies of at least five seeds each way, and their compare.Difference."""
     outcome = checking.experiment(prediction, "labels_and_add", labels_and_add, "sums_directly", sums_directly, effect)
-    print(f"Right: {outcome}. Labels are 10, pairs of label and digit 100: each is seen ten times less often.")
+    require(effect.points < 0, "learning the sums is much worse here: is `labels_and_add` made with learn_sums=False?")
+    print(f"Right: {outcome}. Labels are 10, pairs of label and digit 100: each is seen a tenth as often.")

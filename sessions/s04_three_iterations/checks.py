@@ -19,7 +19,7 @@ def heads(last_width, connected_head, averaging_head):
     agrees("`last_width`", width, right, "follow the width through the six layers, one by one")
     features = 16 * right**2
     first, second = features * 96, 96 * 10
-    require(answer not in (first, first + 96), "`connected_head`: a head of two layers, and one is counted.")
+    require(answer not in (first, first + 96), "`connected_head`: the head has two layers; you counted one.")
     require(
         answer not in (first + second, first + second + 96, first + second + 10), "`connected_head`: the biases count."
     )
@@ -94,6 +94,7 @@ def own_dropout(dropout):
     trained = tensor(name, call("dropout", dropout, x.clone(), p, True), x.shape)
     evaluated = tensor(name, call("dropout", dropout, x.clone(), p, False), x.shape)
     zeros = (trained == 0).double()
+    require(zeros.any(), "in training nothing becomes zero: are the two modes the wrong way round?")
     rows = zeros.mean(dim=(1, 2))
     alone = rows.min() > 0 and rows.max() < 1
     require(alone, "whole rows become zero, or none of a row: each number is left or not by itself.")
@@ -136,4 +137,7 @@ def spread(half_in_training, fifth_in_training, half_in_evaluation):
 def dropout_worth(prediction, without, with_dropout, effect):
     """Exercise 5: a prediction, accuracies of at least five seeds each way, and their compare.Difference."""
     outcome = checking.experiment(prediction, "without", without, "with_dropout", with_dropout, effect)
-    print(f"Right: {outcome}. In six epochs a small network has no time to overfit, and dropout slows it down.")
+    slow = (
+        " In six epochs a small network has no time to overfit, and dropout slows it down." if effect.high < 0 else ""
+    )
+    print(f"Right: {outcome}.{slow}")

@@ -124,13 +124,18 @@ def explained(explain):
         not gives((gradients * activations).sum(dim=1).relu()),
         "here each point has a weight of its own. In Grad-CAM a map of the layer has one weight for all its points.",
     )
+    require(maps.any(), "your maps are black everywhere. For each image take the score of its own class alone.")
     ratio = float(maps.norm() / right.norm())
     require(
         not gives(ratio * right),
         f"the right picture, but {ratio:.4g} times as bright: look at how the gradients of 14 x 14 points become one "
-        "weight, and how the maps become one.",
+        "weight, how the maps become one, and how the scores become one number.",
     )
-    require(False, "these are other maps than Grad-CAM's: weigh each map of the layer, add them up, then apply ReLU.")
+    require(
+        False,
+        "these are other maps than Grad-CAM's. First see that each image brings one score, that of its own "
+        "class; then weigh each map of the layer, add them up, and apply ReLU.",
+    )
 
 
 def floors(floor, log_classes):

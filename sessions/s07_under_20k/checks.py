@@ -27,7 +27,7 @@ def swaps(relu_max, relu_average, norm_average, norm_max, point_average, point_m
     answers = {"relu_max": relu_max, "relu_average": relu_average, "norm_average": norm_average}
     answers |= {"norm_max": norm_max, "point_average": point_average, "point_max": point_max}
     for name, answer in answers.items():
-        choice(name, answer, ("same", "other"))
+        choice(name, answer, ("same", "different"))
     generator = torch.Generator().manual_seed(0)
     maps = torch.randn(4, 6, 7, 7, generator=generator)
     norm = nn.BatchNorm2d(6).eval()
@@ -39,7 +39,9 @@ def swaps(relu_max, relu_average, norm_average, norm_max, point_average, point_m
         layer, pool = (kind[part] for kind, part in zip((pairs, pools), name.split("_"), strict=True))
         with torch.no_grad():
             apart = float((pool(layer(maps)) - layer(pool(maps))).abs().max())
-        require(answer == ("same" if apart < 1e-5 else "other"), f"`{name}` is not '{answer}'. Think: {THINK[name]}")
+        require(
+            answer == ("same" if apart < 1e-5 else "different"), f"`{name}` is not '{answer}'. Think: {THINK[name]}"
+        )
     print(
         "Right. So a 1 x 1 convolution belongs behind the average: it gives the same scores, and computes them at one "
         "place instead of at 49."
@@ -132,8 +134,8 @@ def mended(train_epoch, measure):
     losses = _losses(train_epoch)
     require(
         losses[-1] < 1.7,
-        f"symptom 1 is still there: after four epochs the loss is {losses[-1]:.2f}, and who knows nothing pays ln 10 = "
-        "2.30. Print the first image of a batch and its label.",
+        f"symptom 1 is still there: after four epochs the loss is {losses[-1]:.2f}, and a network that knows "
+        "nothing has ln 10 = 2.30. Print the first image of a batch and its label.",
     )
     growth = lengths[-1] / lengths[0]
     require(
@@ -144,8 +146,8 @@ def mended(train_epoch, measure):
     said = ", ".join(f"{share:.1%}" for share in shares)
     require(
         len(set(shares)) == 1,
-        f"symptom 3 is still there: one network, the same images, and {said}. Which layers behave otherwise while a "
-        "network learns?",
+        f"symptom 3 is still there: one network, the same images, and {said}. Which layers behave differently while "
+        "a network learns?",
     )
     require(abs(shares[0] - right) < 1e-6, f"`measure` says {said}, but {right:.1%} of the images are recognised.")
     network = copy.deepcopy(_trained()).train()
@@ -210,7 +212,7 @@ def ways(uses):
     padded = counted[5, 1][0, 0]
     print(
         f"Right. Through five layers the corner has {corner:.0f} way, a pixel inside {inside:,.0f}. With padding the "
-        f"corner has {padded:,.0f}: still {inside / padded:.1f} times fewer than inside."
+        f"corner has {padded:,.0f}; inside there are still {inside / padded:.1f} times as many."
     )
 
 

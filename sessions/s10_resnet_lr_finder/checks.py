@@ -67,8 +67,8 @@ def block(FreeBlock):  # noqa: N803  a class has such a name
                 values.zero_()
         apart = float((blocks(x.relu()) - x.relu()).abs().max())
     print(
-        f"Right. Thirty of them in a row, all weights 0, change an image by {apart:g}: so deep a network can begin as "
-        "nothing at all, and learn from there."
+        f"Right. Thirty of them in a row, all weights 0, change maps behind a ReLU by {apart:g}. To learn from there, "
+        "only the last factor of each path may be 0: through zeros everywhere no gradient comes."
     )
 
 
@@ -234,8 +234,8 @@ def chosen(rate):
     losses = {factor: _loss_after_two_epochs(rate * factor) for factor in (0.1, 1, 10)}
     seen = ", ".join(f"{loss:.3g} with {rate * factor:.2g}" for factor, loss in losses.items())
     best = min(losses, key=losses.get)
-    hint = "the plot falls still at higher rates" if best == 10 else "the plot has turned, or is about to"
-    require(best == 1, f"the loss after two epochs is {seen}. In the middle is yours: {hint}.")
+    hint = "the plot still falls at higher rates" if best == 10 else "the plot has turned, or is about to"
+    require(best == 1, f"the loss after two epochs is {seen}. Yours is the middle one: {hint}.")
     rules = ", ".join(f"{name} {value:.2g}" for name, value in _tests()["D"].suggestions().items())
     print(
         f"Right: the loss after two epochs is {seen}. The rules of the lesson say {rules}: try whether each would pass."
