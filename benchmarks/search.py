@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch.optim.lr_scheduler import OneCycleLR
 
 from common import data, model, train, utils
 
@@ -56,14 +55,7 @@ def add(candidate, searched, epochs=10):
     held_out = data.DigitSumLoader(searched.test, 1000, **pixels)
     net = model.DigitSum()
     optimizer = torch.optim.Adam(net.parameters(), candidate["rate"])
-    schedule = OneCycleLR(
-        optimizer,
-        candidate["rate"],
-        total_steps=epochs * len(train_loader),
-        pct_start=0.2,
-        anneal_strategy="linear",
-        cycle_momentum=False,
-    )
+    schedule = train.rise_and_fall(optimizer, candidate["rate"], epochs * len(train_loader))
     return train.fit(
         net,
         train_loader,

@@ -120,7 +120,8 @@ def difference(before_name, before, after_name, after, effect):
     require(list(before) != list(after), f"`{before_name}` and `{after_name}` are the same numbers.")
     given("effect", effect)
     right = compare.difference(before, after)
-    require(effect != compare.difference(after, before), "`effect` is the wrong way round: before comes first.")
+    turned = effect != right and effect == compare.difference(after, before)
+    require(not turned, "`effect` is the wrong way round: before comes first.")
     require(effect == right, f"`effect` must be what compare.difference gives; it is {describe(effect)}.")
     return right
 

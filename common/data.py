@@ -78,7 +78,9 @@ def with_splits(dataset, train, test, classes):
 def _check_labels(train, test, classes):
     """Raise DataError unless both splits have images, each with a label that is the number of a class."""
     for name, (images, labels) in (("training", train), ("test", test)):
-        if not len(images) == len(labels) > 0:
+        if not len(images):
+            raise DataError(f"There are no {name} images.")
+        if len(images) != len(labels):
             raise DataError(f"There are {len(images)} {name} images with {len(labels)} labels; each must have its own.")
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= len(classes):

@@ -50,7 +50,7 @@ def kernel_slides(size=5, kernel=3):
 
 
 def one_place(image, weight):
-    """What a convolution computes at one place: the 9 pixels under the kernel times its 9 weights, added up.
+    """What a convolution computes at one place: the pixels under the kernel times its weights, added up.
 
     `image` (H, W) is normalised, `weight` (k, k) one kernel. Shown is the place where the sum is greatest.
     """
@@ -108,9 +108,9 @@ def kernel_of_three(size=3):
 
 
 def shapes(network, input_size):
-    """What comes out of each part of a chain for one image of `input_size` (C, H, W): as wide as its maps, with names.
+    """What comes out of each part of a chain for one image of `input_size` (C, H, W).
 
-    The bars are as wide as the maps, and as high as there are many of them.
+    One bar for each part: as wide as its maps, and higher the more maps there are.
     """
     names = {"MaxPool2d": "max-pooling", "AvgPool2d": "average pooling", "Linear": "fully connected layer"}
     rows, x = [("image", input_size)], torch.zeros(1, *input_size)

@@ -24,13 +24,13 @@ def grad_cam(model, layer, images, classes=None):
 def grad_cam_plus_plus(model, layer, images, classes=None):
     """Grad-CAM++ (Chattopadhay et al. 2018); arguments and result as in `grad_cam`.
 
-    alpha = g^2 / (2 g^2 + sum(A) g^3) is computed as 1 / (2 + sum(A) g), which does not lose small gradients; it is
-    0 where g is 0.
+    alpha = g^2 / (2 g^2 + sum(A) g^3) is computed as 1 / (2 + sum(A) g), which does not lose small gradients; where g
+    is not positive it is 0, as ReLU(g) is.
     """
     activations, gradients = activations_and_gradients(model, layer, images, classes)
     total = activations.sum(dim=(2, 3), keepdim=True)
-    alpha = torch.where(gradients == 0, 0, 1 / (2 + total * gradients))
-    weights = (alpha * gradients.relu()).sum(dim=(2, 3), keepdim=True)  # w_k = sum of alpha ReLU(g)
+    alpha = torch.where(gradients > 0, 1 / (2 + total * gradients), 0)
+    weights = (alpha * gradients).sum(dim=(2, 3), keepdim=True)  # w_k = sum of alpha ReLU(g)
     return (weights * activations).sum(dim=1).relu()
 
 

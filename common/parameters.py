@@ -111,6 +111,7 @@ def find_parameters(inputs, needed=NEEDED):
 
 def find_variables(session, namespace):
     """The checked parameters if no inputs are kept, as under nbval: the variables with their names."""
+    # Not utils.ROOT: the command `course` uses this module, and should not wait two seconds for torch
     text = (Path(__file__).resolve().parent.parent / "sessions" / session / "session.ipynb").read_text(encoding="utf-8")
     cells = [cell for cell in json.loads(text)["cells"] if "parameters" in cell["metadata"].get("tags", [])]
     schema = read_schema("".join(cells[0]["source"]))

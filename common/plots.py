@@ -204,7 +204,7 @@ def gaps(histories):
     axes.legend()
     return figure, (
         f"Training accuracy minus test accuracy, in points; after the last epoch: {', '.join(ends)}. Positive: better "
-        "on the training images. Points below the axis in the first epochs are left out."
+        "on the training images. The axis fits the later epochs, earlier points may lie outside."
     )
 
 

@@ -31,11 +31,11 @@ def first_epoch(history, accuracy):
     return next((row["epoch"] for row in history.epochs if row["test_accuracy"] >= accuracy), None)
 
 
-def analysis(history, target, images, train_accuracy=None):
+def analysis(history, target, images, train_accuracy):
     """What a run says, as lines of Markdown: `target` is an accuracy, `images` the size of the test set.
 
-    `train_accuracy` is that of the trained network on its unchanged training images. If given, the gap to the test
-    accuracy is reported: the training accuracy in the history was measured while the network learned.
+    `train_accuracy` is that of the trained network on its unchanged training images: that in the history was measured
+    while the network learned.
     """
     last = history.epochs[-1]
     best = max(history.epochs, key=lambda row: row["test_accuracy"])
@@ -46,22 +46,18 @@ def analysis(history, target, images, train_accuracy=None):
         choice = (
             f"Epoch {best['epoch']} had {best['test_accuracy']:.2%}. Quoting it would mean choosing with the test set."
         )
-    lines = [
+    gap, noise = 100 * (train_accuracy - right), 100 * standard_error(right, images)
+    more, verdict = "not more", "no overfitting can be seen"
+    if gap > 2 * noise:
+        more, verdict = "more", "it knows its training images better than new ones"
+    return [
         f"- **Result.** {right:.2%} after epoch {last['epoch']}, {images - round(right * images)} of {images} test "
         f"images wrong: {'reached' if right >= target else 'missed'} the target of {target:.2%}.",
         "- **Best epoch.** " + choice,
+        f"- **Overfitting.** The trained network is right on {train_accuracy:.2%} of its unchanged training images. "
+        f"The gap of {gap:+.2f} points is {more} than twice the standard error of the test accuracy "
+        f"({noise:.2f} points): {verdict}.",
     ]
-    if train_accuracy is not None:
-        gap, noise = 100 * (train_accuracy - right), 100 * standard_error(right, images)
-        more, verdict = "not more", "none can be seen"
-        if gap > 2 * noise:
-            more, verdict = "more", "it knows its training images better than new ones"
-        lines.append(
-            f"- **Overfitting.** The trained network is right on {train_accuracy:.2%} of its unchanged training "
-            f"images: a gap of {gap:+.2f} points, {more} than twice the standard error of the test accuracy "
-            f"({noise:.2f} points): {verdict}."
-        )
-    return lines
 
 
 def standard_error(accuracy, images):
@@ -99,6 +95,8 @@ def next_step(network, history, target, train_accuracy, images):
             f"The gap is still {100 * gap:.2f} points, with {count_parameters(network):,} parameters. Change the "
             "images at random, so that the network never sees one twice: the next sessions do."
         )
+    elif right < target:
+        advice = "The target is missed by less than the noise: train with other seeds before you change anything."
     else:
         advice = "The gap is inside the noise: look for a smaller network that does as well."
     return f"- **What to try next.** {advice}"

@@ -125,15 +125,22 @@ def check_untrained(model):
 def one_cycle(model, loader, lr, epochs, weight_decay=1e-4):
     """The optimiser and schedule that the search in session 6 chose: SGD whose rate rises, then falls to 0 in a line.
 
-    SGD with Nesterov momentum 0.9; the rate reaches `lr` after 20 % of `epochs` passes over the
-    loader (Smith & Topin 2018). Returns both, for fit().
+    SGD with Nesterov momentum 0.9; `lr` is the peak of the rate, in `epochs` passes over the loader. Returns both, for
+    fit().
     """
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, nesterov=True, weight_decay=weight_decay)
-    steps = epochs * len(loader)
-    schedule = OneCycleLR(
-        optimizer, lr, total_steps=steps, pct_start=0.2, anneal_strategy="linear", cycle_momentum=False
-    )
-    return optimizer, schedule
+    return optimizer, rise_and_fall(optimizer, lr, epochs * len(loader))
+
+
+def rise_and_fall(optimizer, lr, steps):
+    """OneCycle (Smith & Topin 2018): the rate rises to `lr` in a fifth of `steps`, then falls to 0, both in a line.
+
+    Raises ValueError for fewer than three steps, which have no room for both.
+    """
+    if steps < 3:
+        raise ValueError(f"OneCycle needs three steps or more, not {steps}: take more epochs or smaller batches.")
+    rise = max(0.2, 2 / steps)  # at least from the first step to the second
+    return OneCycleLR(optimizer, lr, total_steps=steps, pct_start=rise, anneal_strategy="linear", cycle_momentum=False)
 
 
 def train_epoch(model, loader, optimizer, schedule=None, loss=F.cross_entropy, metrics=ACCURACY, bfloat16=False):
@@ -156,7 +163,7 @@ def train_epoch(model, loader, optimizer, schedule=None, loss=F.cross_entropy, m
 
 
 def answer(model, inputs):
-    """The model's outputs for a batch: one tensor, or a tuple of tensors if the model has several inputs."""
+    """The model's outputs for a batch; `inputs` is a tensor, or a tuple of tensors if the model has several inputs."""
     return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
 
 
@@ -164,7 +171,7 @@ def answer(model, inputs):
 def predict(model, loader):
     """The model's outputs, such as logits (N, classes), for all images of a loader; its modules keep their modes.
 
-    Raises ValueError for a loader that shuffles or augments: its batches would not fit its targets.
+    Raises ValueError for a loader that shuffles, whose batches do not fit its targets, or augments.
     """
     if loader.shuffle or loader.augment:
         raise ValueError("Measure with a loader that neither shuffles nor augments.")

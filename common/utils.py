@@ -6,7 +6,6 @@ import io
 import math
 import os
 import platform
-import random
 import subprocess
 import sys
 from importlib import metadata
@@ -44,19 +43,22 @@ def interactive():
 
 
 def set_seed(seed):
-    """Seed Python's and PyTorch's generators, and choose algorithms that give the same results on the same machine."""
-    random.seed(seed)
+    """Seed PyTorch's generators, and choose algorithms that give the same results on the same machine."""
     torch.manual_seed(seed)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
 
 
 def choose_device(name="auto"):
-    """Return the torch.device `name`, "cpu" or "cuda"; "auto" is the GPU if there is one."""
+    """Return the torch.device `name`, "cpu" or "cuda"; "auto" is the GPU if there is one.
+
+    On a GPU convolutions then compute in full float32, as on a CPU; PyTorch would cut 13 bits off the inputs (TF32).
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("There is no CUDA GPU here: set device to 'auto' or 'cpu'.")
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
     return torch.device(name)
 
 
@@ -96,7 +98,7 @@ def summary(model, *input_sizes):
     from torchsummary import summary as print_summary
 
     text = io.StringIO()
-    with torch.random.fork_rng(), contextlib.redirect_stdout(text):
+    with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(text):
         print_summary(copy.deepcopy(model).cpu().float().eval(), _Sizes(input_sizes), device="cpu")
     return text.getvalue().strip()
 
@@ -117,8 +119,9 @@ def receptive_field(model, input_size):
     """Follow one image of `input_size` (C, H, W) through a chain of convolutions and pools.
 
     Layers of a `shortcut` are left out: they lie beside the chain and see less.
-    Returns one dict per layer: its output (C, H, W), kernel, stride, padding, the `jump` between neighbouring outputs
-    and the receptive `field`, both in pixels of the input (Araujo et al. 2019, doi 10.23915/distill.00021).
+    Returns one dict per layer: the kind of `layer`, its `output` as "CxHxW", `kernel`, `stride`, `padding`, the `jump`
+    between neighbouring outputs and the receptive `field`, both in pixels of the input (Araujo et al. 2019, doi
+    10.23915/distill.00021), and its `parameters`.
     """
     rows = []
 

@@ -379,3 +379,17 @@ def test_the_network_of_session_6_learns_the_digits(digits):
     best = max(history["test_accuracy"])
     assert history["test_accuracy"].index(best) == report.first_epoch(history, best) - 1
     assert report.first_epoch(history, 1.01) is None
+
+
+def test_one_cycle_works_for_few_steps(digits):
+    with pytest.raises(ValueError, match="three steps or more, not 2"):
+        train.one_cycle(under_10k(), data.loaders(digits, 1000)[0], 0.1, epochs=1)
+    for batch_size in (300, 500):  # five steps, three steps
+        loader, _ = data.loaders(digits, batch_size)
+        optimizer, schedule = train.one_cycle(under_10k(), loader, 0.1, epochs=1)
+        rates = []
+        for _ in loader:
+            rates.append(schedule.get_last_lr()[0])
+            optimizer.step()
+            schedule.step()
+        assert max(rates) == pytest.approx(0.1), rates
