@@ -2,6 +2,7 @@
 PYTHON ?= python3
 CORES ?= 2
 PORT ?= 8000
+SHELL := /bin/bash  # the make of macOS ignores the PATH below for commands that it starts without a shell
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 help:
@@ -26,7 +27,7 @@ run: .venv/done
 # One worker more than cores, because some tests wait for others to end.
 test: .venv/done
 	@ruff check --quiet . && ruff format --quiet --check .
-	@nbstripout --verify --keep-id sessions/*/session.ipynb sessions/run_all.ipynb
+	@nbstripout --verify --keep-id sessions/*/{session,solutions,exercises}.ipynb sessions/run_all.ipynb
 	@OMP_NUM_THREADS=1 pytest -n $$(($(CORES) + 1)) --dist loadfile --no-loadscope-reorder
 
 site: .venv/site/done
@@ -37,16 +38,16 @@ serve: site
 	@.venv/site/bin/python -m http.server --bind 127.0.0.1 --directory docs/_build/html $(PORT)
 
 test-browser: .venv/browser site
-	@PYTHONPATH=$(CURDIR)/.venv/browser pytest -rs -m browser
+	@PYTHONPATH="$(CURDIR)/.venv/browser" pytest -rs -m browser
 
 test-slurm: .venv/slurm
-	@PYTHONPATH=$(CURDIR)/.venv/slurm pytest -rs -m slurm
+	@PYTHONPATH="$(CURDIR)/.venv/slurm" pytest -rs -m slurm
 
 test-colab: .venv/colab/done
-	@COLAB_PACKAGES=$(CURDIR)/.venv/colab pytest -rs -m colab
+	@COLAB_PACKAGES="$(CURDIR)/.venv/colab" pytest -rs -m colab
 
 test-nbgrader: .venv/nbgrader/done
-	@NBGRADER=$(CURDIR)/.venv/nbgrader pytest -rs -m nbgrader
+	@NBGRADER="$(CURDIR)/.venv/nbgrader" pytest -rs -m nbgrader
 
 references: .venv/done
 	@python tests/references.py

@@ -49,9 +49,12 @@ run() {
         touch .offline/ready
     fi
     # The networks are small: several at a time share a GPU well.
-    xargs -a "$jobs" -d '\n' -P 8 -I{} sh -c 'python3 -m course run {} || echo "FAILED: {}"' 2>&1 | tee "$out/log.txt"
-    # Large weights stay there: they are not committed, and `course publish` does not ask for them.
-    find runs/full -name '*.ipynb' -o -name '*.safetensors' -size -5000001c | tar -czf "$out/runs.tar.gz" -T -
+    local code=0
+    xargs -a "$jobs" -d '\n' -P 8 -I{} sh -c 'python3 -m course run {} || { echo "FAILED: {}"; exit 1; }' 2>&1 |
+        tee "$out/log.txt" || code=$?
+    # Large weights stay there: they are not committed, and `course publish` does not ask for them (MAX_WEIGHTS).
+    find runs/full -name '*.ipynb' -o -name '*.safetensors' -size -6000001c | tar -czf "$out/runs.tar.gz" -T -
+    return $code
 }
 
 "$@"

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from common import data, model, train, utils
+from common.files import replacing
 
 WEAK, STRONG = "10°, 2 px, 10 %", "15°, 3 px, 15 %"
 AUGMENTATIONS = {
@@ -149,7 +150,8 @@ def search(name):
             last = judge(candidate, searched).epochs[-1]
             results.append({**candidate, **held_out_measures(last)})
             results.sort(key=lambda result: result["held-out loss"])
-            path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            with replacing(path) as unfinished:
+                unfinished.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from parts import PARTS
 from speed_page import NAMES, RESULTS, table, write_page
 
 from common import utils
+from common.files import replacing
 
 
 def main():
@@ -53,7 +54,8 @@ def main():
 
 
 def save(results):
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    with replacing(RESULTS) as unfinished:
+        unfinished.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 def measure_loops(options):

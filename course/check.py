@@ -29,7 +29,10 @@ LOCAL_PATH = re.compile(r"(?<![\w.])/(?:home|root|Users|work|tmp|content)/\w")
 def check():
     """Yield what is wrong, one sentence each."""
     for session in all_sessions():
-        yield from check_session(session)
+        try:
+            yield from check_session(session)
+        except PublishError as error:  # a damaged file: go on with the other sessions
+            yield f"{session.name}: {error}"
     for command, files in {"index": index_files(), "exercises": exercises()}.items():
         for path, text in files.items():
             if not path.exists() or path.read_text(encoding="utf-8") != text:

@@ -26,7 +26,8 @@ def main(arguments=None):
     """Entry point: exit code 0, 1 if the work failed, 2 if the command was wrong."""
     options = parse_arguments(arguments)
     for number in SIGNALS:
-        signal.signal(number, raise_stopped)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` has it
+            signal.signal(number, raise_stopped)
     try:
         options.command(options)
     except (UsageError, ParameterError) as error:
@@ -63,8 +64,21 @@ def parse_arguments(arguments):
 
     command = commands.add_parser("run", help="execute a session's notebook")
     command.add_argument("session", help="its name or the beginning of it, such as s06")
-    command.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    command.add_argument("--profile", choices=["quick", "full"], default="full")
+    command.add_argument(
+        "-p",
+        "--parameter",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="set a parameter; `course params SESSION` lists them",
+    )
+    command.add_argument(
+        "--profile",
+        choices=["quick", "full"],
+        default="full",
+        help="quick: small embedded data, under a minute; full, if not given: what the page shows",
+    )
     command.add_argument("--seed", metavar="K", help="the same as -p seed K")
     command.add_argument(
         "--time-limit", type=hours, default=12, metavar="HOURS", help="for the whole run, 12 if not given"
@@ -74,7 +88,7 @@ def parse_arguments(arguments):
     command = commands.add_parser("publish", help="make a session's README, images and results from executed notebooks")
     command.add_argument("notebooks", nargs="*", type=Path, help="all runs of one session, or a zip of run_all.ipynb")
     command.add_argument(
-        "--to", type=named_path, metavar="FOLDER", help="publish there; quick runs are refused elsewhere"
+        "--to", type=named_path, metavar="FOLDER", help="write the page there, not into sessions/; quick runs need it"
     )
     command.add_argument("--rerender", action="store_true", help="make the published READMEs again, with today's prose")
     command.set_defaults(command=run_publish)
@@ -86,7 +100,9 @@ def parse_arguments(arguments):
     command.set_defaults(command=run_check)
 
     command = commands.add_parser("exercises", help="make each session's exercises from its solutions")
-    command.add_argument("--nbgrader", type=Path, metavar="FOLDER", help="write a course for nbgrader there instead")
+    command.add_argument(
+        "--nbgrader", type=named_path, metavar="FOLDER", help="write a course for nbgrader there instead"
+    )
     command.set_defaults(command=make_exercises)
 
     command = commands.add_parser("verify", help="evaluate the committed weights with today's code")
@@ -146,6 +162,8 @@ def run(options):
     session = find_session(options.session)
     schema = session.schema
     chosen = dict(options.parameter) | ({"seed": options.seed} if options.seed is not None else {})
+    if "profile" in chosen:
+        raise UsageError("Choose the profile with --profile.")
     if {"checkpoint", "weights"} & set(chosen):
         raise UsageError("`course run` sets checkpoint and weights itself; papermill lets you choose.")
     chosen = check_parameters(schema, {name: parse(schema, name, text) for name, text in chosen.items()})
@@ -170,27 +188,26 @@ def parse(schema, name, text):
 
 
 def run_publish(options):
-    if options.rerender == bool(options.notebooks) or (options.rerender and options.to):
+    if options.rerender and options.to:
+        raise UsageError("--rerender makes the pages in sessions/ again: leave out --to.")
+    if options.rerender == bool(options.notebooks):
         raise UsageError("Give the executed notebooks of one session, a zip of run_all.ipynb, or --rerender.")
     zipped = [path for path in options.notebooks if path.suffix == ".zip"]
     if zipped and len(options.notebooks) > 1:
         raise UsageError("Give one zip, and nothing else.")
-    pages = []
     if zipped:
-        for page in publish.publish_zip(zipped[0], options.to):
-            print(page)
-            pages.append(page)
+        pages = list(publish.publish_zip(zipped[0], options.to))
     elif options.rerender:
-        for session in all_sessions():
-            if notebooks.results(session.folder):
-                publish.rerender(session.folder)
+        pages = list(publish.rerender_all())
     else:
-        print(publish.publish(options.notebooks, options.to) / "README.md")
+        pages = [publish.publish(options.notebooks, options.to) / "README.md"]
+    refused = [page for page in pages if isinstance(page, notebooks.PublishError)]
+    for page in pages:
+        print(page, file=sys.stderr if page in refused else sys.stdout)
     if not options.to:
         index.write_index()
-    refused = sum(isinstance(page, notebooks.PublishError) for page in pages)
     if refused:
-        raise RunError(f"{refused} of {len(pages)} sessions could not be published.")
+        raise RunError(f"{len(refused)} of {len(pages)} sessions could not be published.")
 
 
 def run_check(options):
@@ -221,7 +238,7 @@ def run_verify(options):
         try:
             print(verify.verify(session, note=options.note), flush=True)
         except (notebooks.PublishError, data.DataError) as error:
-            print(error, flush=True)
+            print(error, file=sys.stderr)
             failed += 1
     if failed:
         raise RunError(f"{failed} of {len(sessions)} sessions could not be verified.")

@@ -13,6 +13,7 @@ from common.utils import count_parameters
 from course.describe import describe
 from course.evidence import judged
 from course.notebooks import ROOT, results
+from course.publish import write_files
 from course.sessions import all_sessions
 from course.verify import call_named
 
@@ -23,7 +24,7 @@ IMAGES_A_CLASS = 2
 def write_networks():
     """Write networks.json; returns its path."""
     path = PAGE / "networks.json"
-    path.write_text(networks_json(), encoding="utf-8")
+    write_files(PAGE, {path.name: networks_json()})
     return path
 
 
@@ -131,4 +132,4 @@ def write_images():
             "std": dataset.std,
         }
     lines = [f"{json.dumps(name)}: {json.dumps(values)}" for name, values in described.items()]
-    (PAGE / "images.json").write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    write_files(PAGE, {"images.json": "{\n" + ",\n".join(lines) + "\n}\n"})

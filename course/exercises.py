@@ -5,7 +5,7 @@ import re
 import nbformat
 
 from course.notebooks import SESSIONS, PublishError, read_notebook, tags
-from course.publish import write_files
+from course.publish import write_changed, write_files
 
 STUB = "...  # your code"
 BEGIN, END = "# solution", "# end of solution"
@@ -36,8 +36,7 @@ def exercises():
 
 def write_exercises():
     """Write each session's exercises.ipynb."""
-    for path, text in exercises().items():
-        write_files(path.parent, {path.name: text})
+    write_changed(exercises())
 
 
 def without_solutions(notebook):
@@ -68,7 +67,8 @@ def write_assignments(folder):
         source = folder / "source" / path.parent.name
         source.mkdir(parents=True, exist_ok=True)
         write_files(source, {"exercises.ipynb": nbformat.writes(assignment(read_notebook(path))) + "\n"})
-    write_files(folder, {"nbgrader_config.py": NBGRADER_CONFIG})
+    if not (folder / "nbgrader_config.py").exists():  # else it may have been edited
+        write_files(folder, {"nbgrader_config.py": NBGRADER_CONFIG})
 
 
 def assignment(notebook):

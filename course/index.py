@@ -8,7 +8,7 @@ import nbformat
 from course.exercises import solutions, write_exercises
 from course.measures import groups, headline
 from course.notebooks import ROOT, RUN_ALL, SESSIONS, PublishError, find_cell, read_notebook, results
-from course.publish import publishing_lock, write_files
+from course.publish import publishing_lock, write_changed, write_files
 from course.sessions import all_sessions
 
 BOOTSTRAP = """\
@@ -70,8 +70,7 @@ def index_files():
 @publishing_lock()
 def write_index():
     """Write badges and bootstrap cells, the exercises, which have them too, the index and its picture."""
-    for path, text in index_files().items():
-        write_files(path.parent, {path.name: text})
+    write_changed(index_files())
     write_exercises()
     if heads := _one_task(_heads()):
         png = io.BytesIO()

@@ -11,6 +11,7 @@ import shlex
 from pathlib import Path
 
 from common.compare import difference
+from common.outputs import KINDS
 from course.measures import device, groups, headline, percent, time_of
 from course.notebooks import PublishError, first_line, results, run_of, tags, weights_files
 from course.sessions import in_reading_order, read_session
@@ -108,7 +109,9 @@ def _differences(groups, head):
         (
             (before.name, after.name),
             {
-                name: difference(measure.values, after.measures[name].values)
+                name: "the same"
+                if measure.values == after.measures[name].values  # two readings of one network
+                else difference(measure.values, after.measures[name].values)
                 for name, measure in before.measures.items()
             },
         )
@@ -187,9 +190,6 @@ def fence(text):
     return "`" * max([3, *(len(ticks) + 1 for ticks in re.findall("`{3,}", text))])
 
 
-SHOWN = ("text/markdown", "image/png", "text/plain")
-
-
 def harmless(output):
     """A cell's output as a page may show it: text, tables and images; tags, links and addresses stay inert."""
     if "data" not in output:
@@ -203,7 +203,7 @@ def harmless(output):
     output.metadata = type(output.metadata)(filename=str(name), alt=str(alt), language=language)
     if language:
         output.data.pop("text/markdown", None)
-    output.data = type(output.data)({mime: output.data[mime] for mime in SHOWN if mime in output.data})
+    output.data = type(output.data)({mime: output.data[mime] for mime in KINDS if mime in output.data})
     if "image/png" in output.data and not _is_png(output.data["image/png"]):
         raise PublishError(f"An image of the notebook cannot be written: {str(name)!r} is not a PNG.")
     if "text/markdown" in output.data:

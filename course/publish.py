@@ -30,7 +30,7 @@ from course.notebooks import (
     weights_files,
 )
 from course.page import render
-from course.sessions import read_session
+from course.sessions import all_sessions, read_session
 
 # The parts of a page, and the mark in its README.
 PAGE = ("README.md", "results.json", "executed.ipynb", "weights.safetensors", "verified.json", "images", "weights")
@@ -101,6 +101,17 @@ def publish_zip(path, to=None):
         for folder in folders:
             try:
                 yield publish(sorted(folder.glob("*.ipynb")), to and to / folder.name) / "README.md"
+            except PublishError as error:
+                yield error
+
+
+def rerender_all():
+    """Make all published pages again; yields a README for each, or the PublishError that refuses it."""
+    for session in all_sessions():
+        if results(session.folder):
+            try:
+                rerender(session.folder)
+                yield session.folder / "README.md"
             except PublishError as error:
                 yield error
 
@@ -194,6 +205,13 @@ def write_files(folder, files):
         for name, content in files.items():
             unfinished = stack.enter_context(replacing(folder / name))
             unfinished.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def write_changed(files):
+    """Write those of {path: text} that differ from what is there: an open notebook is not touched for nothing."""
+    for path, text in files.items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            write_files(path.parent, {path.name: text})
 
 
 def _write_page(folder, files):

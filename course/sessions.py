@@ -134,7 +134,8 @@ def in_reading_order(sessions):
 def find_session(name):
     """The session whose name begins with `name`; raises UsageError unless there is exactly one."""
     sessions = all_sessions()
-    found = [session for session in sessions if session.name.startswith(name)]
+    found = [session for session in sessions if session.name == name]
+    found = found or [session for session in sessions if session.name.startswith(name)]
     if len(found) != 1:
         names = ", ".join(session.name for session in sessions)
         raise UsageError(f"{name!r} names {len(found)} sessions; it must name one of {names}.")

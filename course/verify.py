@@ -14,7 +14,7 @@ from course.evidence import contradictions, judged
 from course.notebooks import PublishError, first_line, results, run_of, weights_files
 from course.publish import rerender, write_files
 
-ELSEWHERE = 3  # images that may be classified differently on another device or with other threads
+ELSEWHERE = 3  # images that may be judged differently on another device, or with other threads or another PyTorch
 
 
 def verify(session, device="auto", note=False):
@@ -57,7 +57,8 @@ def verify_run(session, path, record, dataset, device):
     if utils.count_parameters(network) != shown.get("parameters", record["metrics"]["parameters"]):
         raise PublishError(f"{name} has {utils.count_parameters(network):,} parameters, but the record says otherwise.")
     found = count_right(session, record["params"], network.to(device), dataset, device)
-    same = (utils.device_name(device), torch.get_num_threads()) == (record["device"], record["threads"])
+    here = utils.device_name(device), torch.get_num_threads(), utils.versions()["torch"]
+    same = here == (record["device"], record["threads"], record["versions"].get("torch"))
     allowed, lines = 0 if same else ELSEWHERE, []
     for measure, (right, count) in found.items():
         expected = round(shown[measure] * count)

@@ -24,6 +24,8 @@ from course import notebooks
         (["run", "s06", "--seed", "-1"], "seed must be from 0"),
         (["run", "s06", "-p", "variant", "C"], "variant must be one of 'B', 'A', not 'C'"),
         (["run", "s06", "-p", "weights", "mine.safetensors"], "papermill lets you choose"),
+        (["run", "s06", "-p", "profile", "quick"], "Choose the profile with --profile"),
+        (["publish", "--rerender", "--to", "elsewhere"], "leave out --to"),
         (["data", "mnits"], "There is no data set mnits; there are mnist"),
         (["publish"], "Give the executed notebooks"),
         (["runn", "s06"], "invalid choice"),
