@@ -173,23 +173,3 @@ def about_maps(maps):
         f"- **How alike they are.** The two maps of an image have a correlation of {likeness.mean():.2f} on average, "
         f"from {likeness.min():.2f} to {likeness.max():.2f}.",
     ]
-
-
-def on_strokes(images, labels, classes, maps):
-    """The share of each class's heat maps that lies on the strokes of digits, as rows of a table.
-
-    `images` (N, 1, H, W) are bytes, a stroke is what is brighter than 64; `maps` (N, classes, H, W) are zero or larger.
-    Means over the images of a class, without the maps that are 0 everywhere, whose share is named.
-    """
-    strokes = (images > 64).double()
-    shares = (maps * strokes).sum(dim=(2, 3)) / maps.sum(dim=(2, 3))  # (N, classes), not a number for empty maps
-    rows = [{"": "strokes in the image"}] + [{"": f"map for {name}, on strokes"} for name in classes]
-    for shown, name in enumerate(classes):
-        of_class = labels == shown
-        column = f"images of {name}"
-        rows[0][column] = f"{strokes[of_class].mean():.0%}"
-        for row, values in zip(rows[1:], shares[of_class].T, strict=True):
-            empty = values.isnan().double().mean()
-            some = f" ({empty:.0%} are empty)" if empty else ""
-            row[column] = f"{values.nanmean():.0%}{some}" if empty < 1 else "all are empty"
-    return rows

@@ -56,16 +56,3 @@ def test_maps_are_described_by_their_mass_and_likeness():
     correlation = np.corrcoef(middle.flatten(), corner.flatten())[0, 1]
     assert f"from {correlation:.2f} to 1.00" in alike
     assert "empty" in report.about_maps(torch.zeros(2, 3, 8, 8))[0]
-
-
-def test_the_share_of_heat_maps_on_strokes_is_counted():
-    images = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
-    images[:, 0, 0] = 255  # a stroke along the upper edge: a quarter of the image
-    maps = torch.zeros(2, 2, 4, 4)
-    maps[:, 0] = 1  # the same everywhere
-    maps[0, 1, 0, 0], maps[0, 1, 3, 3] = 3, 1
-    cover, even, spots = report.on_strokes(images, torch.tensor([0, 1]), ("a", "b"), maps)
-    assert cover["images of a"] == even["images of a"] == "25%"
-    assert (spots["images of a"], spots["images of b"]) == ("75%", "all are empty")
-    spots = report.on_strokes(images, torch.tensor([0, 0]), ("a", "b"), maps)[2]
-    assert spots["images of a"] == "75% (50% are empty)"
