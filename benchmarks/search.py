@@ -1,19 +1,18 @@
 """The searches for recipes: each candidate is trained on most training images and judged by 5,000 held-out ones.
 
-    python benchmarks/search.py s06    # or s02, s04, s04_step2, s10, s11: minutes a candidate; goes on where it stopped
+    python benchmarks/search.py s06    # or s02, s04, s04_step2, s10: minutes a candidate; goes on where it stopped
 
 The test set takes no part. What was found is written to search_NAME.json, which the session's notebook shows.
 """
 
 import json
 import sys
-from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-from common import data, model, speedrun, train, utils
+from common import data, model, train, utils
 from common.files import replacing
 
 WEAK, STRONG = "10°, 2 px, 10 %", "15°, 3 px, 15 %"
@@ -89,23 +88,6 @@ def photograph_candidate(rate=0.2, weight_decay=5e-4, batch_size=128, width=16):
     return {"width": width, "batch size": batch_size, "rate": rate, "weight decay": weight_decay}
 
 
-def fast(candidate, searched, epochs=3):
-    """How to judge a candidate for the hour of session 11: its network, few epochs."""
-    train_loader, held_out = data.loaders(searched, candidate["batch size"], data.Augment(crop_padding=2, flip=True))
-    net = model.under_an_hour().to(memory_format=torch.channels_last)
-    whitened = speedrun.whitening(data.normalise(searched, searched.train.images[:5000]))
-    net[0].weight = torch.nn.Parameter(whitened, requires_grad=False)
-    optimizer, schedule = train.one_cycle(net, train_loader, candidate["rate"], epochs, candidate["weight decay"])
-    loss = partial(F.cross_entropy, label_smoothing=candidate["label smoothing"])
-    options = {"epochs": epochs, "schedule": schedule, "held_out": held_out, "bfloat16": utils.has_bfloat16("cpu")}
-    return train.fit(net, train_loader, None, optimizer, loss=loss, **options)
-
-
-def fast_candidate(rate=0.5, weight_decay=1e-3, label_smoothing=0.1, batch_size=512):
-    settings = {"batch size": batch_size, "rate": rate, "weight decay": weight_decay}
-    return settings | {"label smoothing": label_smoothing}
-
-
 # name: (data set, how to judge a candidate, the candidates)
 SEARCHES = {
     "s02": ("mnist", add, [{"rate": 0.003}, {"rate": 0.01}]),
@@ -140,16 +122,6 @@ SEARCHES = {
             photograph_candidate(rate=0.1),
             photograph_candidate(weight_decay=1e-3),
             photograph_candidate(batch_size=256),
-        ],
-    ),
-    "s11": (
-        "cifar10",
-        fast,
-        [
-            fast_candidate(),
-            fast_candidate(rate=1.0),
-            fast_candidate(weight_decay=5e-4),
-            fast_candidate(label_smoothing=0.0),
         ],
     ),
 }

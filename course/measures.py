@@ -60,7 +60,6 @@ class Group:
     receptive_field: int | str  # "" if the runs do not say
     seconds: float  # of training, mean over the runs
     device: str
-    dataset: str
 
     @property
     def n(self):
@@ -123,7 +122,6 @@ def _results(record):
         },
         "seconds": record["seconds"]["train"],
         "device": device(record),
-        "dataset": record["dataset"]["name"],
         **record["metrics"],
     }
     parts = record["metrics"].get("parts", [])
@@ -145,5 +143,4 @@ def _group(name, results):
         receptive_field=first.get("receptive_field", ""),
         seconds=statistics.mean(result["seconds"] for result in results),
         device=" or ".join(sorted({result["device"] for result in results})),
-        dataset=first["dataset"],
     )
