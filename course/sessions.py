@@ -9,7 +9,7 @@ from pathlib import Path
 import jsonschema
 import yaml
 
-from common.parameters import PLACE_PARAMETERS, check_parameters
+from common.parameters import PLACE_PARAMETERS, ParameterError, check_parameters
 from common.record import lesson_hashes
 from course.notebooks import SESSIONS, first_line, read_notebook, schema_of, source_digest
 
@@ -91,7 +91,10 @@ class Session:
 
     def parameters(self, profile):
         """What a profile, "full" or "quick", changes in the parameters cell. Raises ParameterError for a bad value."""
-        return check_parameters(self.schema, self.quick) if profile == "quick" else {}
+        try:
+            return check_parameters(self.schema, self.quick) if profile == "quick" else {}
+        except ParameterError as error:
+            raise ParameterError(f"{self.folder / 'session.yaml'}, quick profile: {error}") from None
 
     def decides(self, profile, variant, seed):
         """What decides a run, as it stands in its record. A run is done if its record says the same.

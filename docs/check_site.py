@@ -6,7 +6,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 # What a page loads when it opens, as tag and attribute. Other addresses are only followed.
-LOADED = {("img", "src"), ("script", "src"), ("iframe", "src"), ("source", "src"), ("video", "src"), ("audio", "src")}
+LOADED = {(tag, "src") for tag in ("img", "script", "iframe", "source", "video", "audio", "embed", "input", "track")}
+LOADED |= {("object", "data"), ("video", "poster")}
 LOADING_LINKS = {"stylesheet", "icon", "preload", "modulepreload", "prefetch", "preconnect", "manifest"}
 
 
@@ -24,7 +25,8 @@ class Page(HTMLParser):
         if tag == "img" and "alt" not in found:
             self.silent.append(found.get("src", ""))
         loads = tag == "link" and LOADING_LINKS & set(found.get("rel", "").split())
-        for name in ("src", "href"):
+        self.loads += [part.split()[0] for part in (found.get("srcset") or "").split(",") if part.strip()]
+        for name in ("src", "href", "data", "poster"):
             if found.get(name):
                 (self.loads if loads or (tag, name) in LOADED else self.leads).append(found[name])
 
@@ -50,7 +52,9 @@ def check_site(site, repository, release, root):
             elif not is_there(address, path, pages):
                 yield f"{name} links to {address}, which is not on the site."
     for path in sorted(site.rglob("*.css")):
-        for address in re.findall(r"url\(['\"]?([^'\")]+)", path.read_text(encoding="utf-8")):
+        for address in re.findall(
+            r"(?:url\(\s*|@import\s+(?!url))['\"]?([^'\")\s;]+)", path.read_text(encoding="utf-8")
+        ):
             if urlsplit(address).netloc:
                 yield f"{path.relative_to(site).as_posix()} loads {address} from elsewhere."
 

@@ -115,6 +115,24 @@ def test_each_inconsistency_is_found(mine, spoil, message):
     assert message in process.stdout_text
 
 
+def test_an_altered_output_is_found_even_after_the_page_was_made_again(mine):
+    path = mine.root / "sessions" / SESSION / "executed.ipynb"
+    text = path.read_text(encoding="utf-8")
+    assert "Epoch  1 " in text
+    path.write_text(text.replace("Epoch  1 ", "Epoch  7 ", 1), encoding="utf-8")
+    assert mine("publish", "--rerender").returncode == 0
+    process = mine("check")
+    assert process.returncode == 1
+    assert "what the cells printed and showed was changed after the run" in process.stdout_text
+
+
+def test_verify_says_which_session_has_no_weights(mine):
+    (mine.root / "sessions" / SESSION / "weights.safetensors").unlink()
+    process = mine("verify")
+    assert process.returncode == 1
+    assert f"{SESSION}: no weights are committed" in process.stderr_text
+
+
 def test_a_consistent_course_has_no_problems(mine):
     process = mine("check")
     assert process.returncode == 0, process.stdout_text
@@ -200,8 +218,9 @@ def test_the_weights_of_every_run_are_verified(trained, tmp_path):
     folder = shutil.copytree(trained, tmp_path / SESSION)
     record = json.loads((folder / "results.json").read_text())[0]
     first = load_file(folder / "weights.safetensors")
+    generator = torch.Generator().manual_seed(1)
     changed = {
-        name: tensor + 0.02 * torch.randn_like(tensor) if tensor.dim() == 4 else tensor
+        name: tensor + 0.02 * torch.randn(tensor.shape, generator=generator) if tensor.dim() == 4 else tensor
         for name, tensor in first.items()
     }
     (folder / "weights").mkdir()
@@ -209,6 +228,7 @@ def test_the_weights_of_every_run_are_verified(trained, tmp_path):
     network = verify.make_network(read_session(folder), record["params"])
     network.load_state_dict(changed)
     row = train.evaluate(network, data.loaders(data.load("digits"), 32)[1])
+    assert row["accuracy"] != record["metrics"]["test_accuracy"], "both get the same number right: this shows nothing"
     other = json.loads(json.dumps(record)) | {"seed": 1, "schema": 2, "executed": 1, "outputs_sha256": "0"}
     other["params"]["seed"], other["metrics"]["test_accuracy"] = 1, row["accuracy"]
     other["history"][-1] |= {"test_accuracy": row["accuracy"], "test_loss": row["loss"]}

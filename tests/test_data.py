@@ -13,6 +13,7 @@ import threading
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -220,10 +221,12 @@ def test_the_next_mirror_is_taken_when_one_fails(tmp_path, serve, mnist, monkeyp
     assert len(data.load("mnist", tmp_path).train.labels) == 30
 
 
-def test_the_users_own_mirror_comes_first(tmp_path, serve, mnist, monkeypatch):
-    monkeypatch.setattr(download, "MNIST_MIRRORS", ["http://127.0.0.1:9"])
-    monkeypatch.setenv("COURSE_MIRROR", serve(mnist) + "/")
+def test_the_users_own_mirror_comes_first(tmp_path, serve, mnist, monkeypatch, capsys):
+    own = serve(mnist)
+    monkeypatch.setattr(download, "MNIST_MIRRORS", [serve(mnist)])
+    monkeypatch.setenv("COURSE_MIRROR", own + "/")
     assert len(data.load("mnist", tmp_path).train.labels) == 30
+    assert capsys.readouterr().out.splitlines() == [f"Downloading {own}/{name}.gz" for name in download.MNIST_FILES]
 
 
 @pytest.mark.parametrize("cut", [None, 20])
@@ -292,11 +295,11 @@ def test_a_damaged_file_is_named(tmp_path, serve, mnist, monkeypatch, damage):
         data.load("mnist", tmp_path)
 
 
-def test_two_threads_may_fetch_at_once(tmp_path, serve, mnist, monkeypatch):
+def test_of_several_threads_only_one_downloads(tmp_path, serve, mnist, monkeypatch, capsys):
     monkeypatch.setattr(download, "MNIST_MIRRORS", [serve(mnist)])
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: download.fetch_mnist(tmp_path), range(4)))
-    assert found[0] == found[3]
+        list(pool.map(lambda _: download.fetch_mnist(tmp_path), range(4)))
+    assert capsys.readouterr().out.count("Downloading") == len(mnist)
     assert left_over(tmp_path) == sorted(f"MNIST/raw/{name}" for name in download.MNIST_FILES)
 
 
@@ -417,7 +420,9 @@ def test_no_pickle_of_a_damaged_cifar10_is_loaded(tmp_path, cifar10, form):
     assert not (tmp_path / "cifar-10-batches-bin").exists()
 
 
-@pytest.mark.skipif(not os.environ.get("COURSE_DATA"), reason="COURSE_DATA does not say where the original files are")
+@pytest.mark.skipif(
+    not Path(os.environ.get("COURSE_DATA", ""), "cifar-10-batches-bin").is_dir(), reason="COURSE_DATA has no CIFAR-10"
+)
 def test_the_real_cifar10_has_the_known_mean_and_deviation():
     """The mean and standard deviation that public projects list for its training images."""
     cifar10 = data.load("cifar10")
@@ -555,12 +560,17 @@ def test_an_unreadable_image_is_named(tmp_path_factory, start, content):
         image_folder._read_image(path)
 
 
-@pytest.mark.parametrize("mode", ["L", "P", "1", "RGBA", "CMYK", "LA"])
-def test_images_with_other_channels_become_red_green_and_blue(folder, mode):
+@pytest.mark.parametrize(
+    ("mode", "colour"),  # 76 is the luminance of pure red
+    [("L", [76] * 3), ("LA", [76] * 3), ("P", [255, 0, 0]), ("RGBA", [255, 0, 0]), ("CMYK", [255, 0, 0])],
+)
+def test_images_with_other_channels_become_red_green_and_blue(folder, mode, colour):
     path = folder / "pets" / "train" / "cat" / "0.tiff"
     path.with_suffix(".png").unlink()
     Image.new("RGB", (8, 6), "red").convert(mode).save(path)
-    assert data.load("folder:pets", folder).train.images.shape == (6, 3, 6, 8)
+    images = data.load("folder:pets", folder).train.images
+    assert images.shape == (6, 3, 6, 8)
+    assert images[0, :, 0, 0].tolist() == colour
 
 
 @pytest.mark.parametrize("mode", ["I", "I;16", "F"])

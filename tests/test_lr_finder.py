@@ -45,7 +45,7 @@ class OracleHeldOut(ValDataLoaderIter):
 @pytest.mark.parametrize("mode", ["training", "held out"])
 @pytest.mark.parametrize("hi", [0.3, 1000.0])
 def test_rates_and_raw_losses_match_torch_lr_finder(digits, linear, mode, hi):
-    """Up to 0.3 all steps are done, up to 1000 the loss explodes: both end at the same step. 30 steps are 3 epochs."""
+    """The training loss allows all 30 steps up to 0.3, three epochs; else the loss explodes: both end at that step."""
     model, loader, optimizer, held_out = parts(digits)
     held_out = held_out if mode == "held out" else None
     options = {"lo": 1e-4, "hi": hi, "steps": 30, "linear": linear}
@@ -59,7 +59,7 @@ def test_rates_and_raw_losses_match_torch_lr_finder(digits, linear, mode, hi):
     assert search.rates == pytest.approx(finder.history["lr"], rel=1e-12)
     assert search.losses == pytest.approx(finder.history["loss"], abs=1e-5, rel=1e-5)
     assert search.smoothed == pytest.approx(search.losses)
-    assert (search.end == "all steps done") == (len(search.rates) == 30)
+    assert (search.end == "all steps done") == (len(search.rates) == 30) == (hi == 0.3 and mode == "training")
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Plots show what scikit-learn counts."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from sklearn.metrics import confusion_matrix, recall_score
 
 from common import plots, report
+from common.train import History
 
 CLASSES = ("a", "b", "c", "d")
 
@@ -32,7 +34,8 @@ def test_the_confusion_matrix_matches_scikit_learn(answered):
     mistakes = {f"{CLASSES[i]} as {CLASSES[j]} ({expected[i, j]} times)" for i in range(4) for j in range(4) if i != j}
     most = alt.removeprefix("Confusion matrix. Most frequent mistakes: ").removesuffix(".").split("), ")
     assert {f"{mistake.removesuffix(')')})" for mistake in most} <= mistakes
-    assert len(most) == 3
+    times = sorted((expected[i, j] for i in range(4) for j in range(4) if i != j), reverse=True)[:3]
+    assert [int(re.search(r"\((\d+) times", mistake)[1]) for mistake in most] == times
 
 
 def test_the_accuracy_of_each_class_is_its_recall(answered):
@@ -56,3 +59,21 @@ def test_maps_are_described_by_their_mass_and_likeness():
     correlation = np.corrcoef(middle.flatten(), corner.flatten())[0, 1]
     assert f"from {correlation:.2f} to 1.00" in alike
     assert "empty" in report.about_maps(torch.zeros(2, 3, 8, 8))[0]
+
+
+def test_a_paired_difference_is_that_of_the_images_one_by_one():
+    generator = torch.Generator().manual_seed(0)
+    before, after = (torch.rand(400, generator=generator) < share for share in (0.8, 0.9))
+    each = 100 * (after.double() - before.double())
+    points, error = float(each.mean()), float(each.std(correction=0)) / math.sqrt(400)
+    said = report.paired_difference(("A", "B"), before, after)
+    assert f"{points:+.2f} ± {error:.2f} points" in said
+    assert "That is more than" in said and points > 2 * error
+
+
+def test_an_analysis_judges_target_best_epoch_and_gap():
+    history = History([{"epoch": 1, "test_accuracy": 0.9}, {"epoch": 2, "test_accuracy": 0.8}])
+    result, best, gap = report.analysis(history, 0.85, 100, 0.9)
+    assert "80.00% after epoch 2, 20 of 100 test images wrong: missed" in result
+    assert "Epoch 1 had 90.00%" in best
+    assert "+10.00 points is more than twice the standard error of the test accuracy (4.00 points)" in gap

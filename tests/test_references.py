@@ -102,7 +102,7 @@ def test_an_altered_reference_is_found(edit):
     assert list(problems(reference, source, quick))
 
 
-def test_nbval_finds_altered_outputs_and_nothing_else(course):
+def test_nbval_finds_altered_outputs_and_nothing_else(own_course):
     """A shape, a rate and a number of images are altered, an output removed: only these four cells fail."""
     reference = load(SESSION)[0]
     ids = [cell.id for cell in reference.cells]
@@ -121,7 +121,7 @@ def test_nbval_finds_altered_outputs_and_nothing_else(course):
         else:
             pytest.fail(f"{name} does not print {old}")
     cells["summary"].outputs = []
-    path = course.root / "altered.ipynb"  # beside common/, where the bootstrap cell finds it
+    path = own_course.root / "altered.ipynb"  # beside common/, where the bootstrap cell finds it
     nbformat.write(reference, path)
     options = ["--nbval", "--nbval-current-env", "--nbval-sanitize-with", str(ROOT / "tests" / "nbval.cfg")]
     command = [
@@ -132,7 +132,7 @@ def test_nbval_finds_altered_outputs_and_nothing_else(course):
         "no:cacheprovider",
         "-rf",
         "--rootdir",
-        course.root,
+        own_course.root,
         *options,
         path,
     ]

@@ -82,7 +82,7 @@ def test_after_a_kill_it_resumes_from_the_drive_on_another_machine(own_course, t
     archive = other.root / "drive" / "MyDrive" / "course" / "runs.zip"
     process = other("publish", archive)
     assert process.returncode == 1
-    assert "quick profile" in process.stdout_text
+    assert "quick profile" in process.stderr_text
     process = other("publish", archive, "--to", "pages")
     assert process.returncode == 0, process.stderr_text
     assert len(notebooks.results(other.root / "pages" / "s99_test")) == 2

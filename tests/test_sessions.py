@@ -135,7 +135,7 @@ def test_a_broken_quick_profile_is_named(tmp_path, monkeypatch, quick):
     nbformat.write(small_notebook(CELL_OF_TYPES), tmp_path / "session.ipynb")
     text = DESCRIPTION.replace("quick: {profile: quick}", f"quick:\n  {quick}")
     (tmp_path / "session.yaml").write_bytes(text.encode("latin-1"))
-    with pytest.raises((UsageError, ParameterError)):
+    with pytest.raises((UsageError, ParameterError), match=r"session\.yaml"):
         read_session(tmp_path).parameters("quick")
     assert not (tmp_path / "outside").exists()
 

@@ -185,6 +185,9 @@ def test_a_good_site_passes(built):
         ('<img src="b.png" alt="">', "b.png, which is not on the site"),
         ('<img src="a.png">', "the image a.png has no text that says what it shows"),
         ('<img src="https://img.shields.io/x.svg" alt="x">', "loads https://img.shields.io/x.svg from elsewhere"),
+        ('<img src="other.html" srcset="https://x.org/b.png 2x" alt="x">', "loads https://x.org/b.png from elsewhere"),
+        ('<object data="https://x.org/a.svg"></object>', "loads https://x.org/a.svg from elsewhere"),
+        ('<embed src="https://x.org/a.svg">', "loads https://x.org/a.svg from elsewhere"),
         ('<script src="//cdn.org/a.js"></script>', "loads //cdn.org/a.js from elsewhere"),
         ('<link rel="stylesheet" href="https://fonts.org/a.css">', "loads https://fonts.org/a.css from elsewhere"),
         ('<link rel="preconnect" href="https://fonts.org">', "loads https://fonts.org from elsewhere"),
@@ -197,6 +200,10 @@ def test_what_is_wrong_with_a_page_is_named(built, bad, sentence):
     assert sentence in found and found.startswith("index.html")
 
 
-def test_a_style_that_loads_from_elsewhere_is_named(built):
-    (built / "style.css").write_text("@font-face { src: url('https://fonts.org/a.woff2') }")
-    assert problems(built) == ["style.css loads https://fonts.org/a.woff2 from elsewhere."]
+@pytest.mark.parametrize(
+    "style",
+    ["@font-face { src: url('https://x.org/a') }", '@import "https://x.org/a";', "@import url(https://x.org/a);"],
+)
+def test_a_style_that_loads_from_elsewhere_is_named(built, style):
+    (built / "style.css").write_text(style)
+    assert problems(built) == ["style.css loads https://x.org/a from elsewhere."]

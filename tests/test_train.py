@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -261,23 +262,23 @@ def test_a_damaged_checkpoint_is_refused(digits, tmp_path):
         train.fit(*parts(digits), epochs=1, checkpoint=tmp_path)
 
 
-def test_a_kill_while_the_checkpoint_is_written_leaves_the_old_one(digits, tmp_path, monkeypatch):
-    def disk_full(*_):
-        (tmp_path / "c.unfinished").write_bytes(b"half of it")
-        raise OSError("No space left on device")
-
+def test_a_fault_while_the_checkpoint_is_written_leaves_the_old_one(digits, tmp_path, monkeypatch):
     model, train_loader, test_loader, optimizer = parts(digits)
     unbroken = train.fit(*parts(digits), epochs=3)
     saves = []
 
-    def save(*arguments):
-        saves.append(1)
-        disk_full() if len(saves) == 2 else real(*arguments)
+    def save(state, path):
+        saves.append(path)
+        if len(saves) == 2:
+            Path(path).write_bytes(b"half of it")  # whatever file it was told to write
+            raise OSError("No space left on device")
+        real(state, path)
 
     real = torch.save
     monkeypatch.setattr(torch, "save", save)
     with pytest.raises(OSError, match="No space"):
         train.fit(model, train_loader, test_loader, optimizer, epochs=3, checkpoint=tmp_path / "c")
+    (tmp_path / "c.unfinished").write_bytes(b"half of it")  # a kill leaves this
     lines = []
     history = train.fit(*parts(digits), epochs=3, checkpoint=tmp_path / "c", log=lines.append)
     assert lines[0].rsplit("  ", 1)[0] == unbroken.log[0].rsplit("  ", 1)[0]  # all but the seconds
