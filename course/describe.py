@@ -73,6 +73,12 @@ def options(kind, module, shape):
     if isinstance(module, nn.AdaptiveAvgPool2d):  # to 1 x 1: an average over the whole map
         return {"kernel": shape[1], "stride": shape[1], "padding": 0}
     if kind in ("conv", "max_pool", "avg_pool"):
+        usual = {"groups": 1, "dilation": (1, 1), "ceil_mode": False} | (
+            {} if kind == "conv" else {"padding": 0, "dilation": 1}
+        )
+        for name, value in usual.items():
+            if getattr(module, name, value) != value:
+                raise ValueError(f"The demo cannot compute {name} {getattr(module, name)} of {type(module).__name__}.")
         return {
             name.removesuffix("_size"): side(getattr(module, name)) for name in ("kernel_size", "stride", "padding")
         }

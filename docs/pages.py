@@ -73,8 +73,11 @@ def buttons(session):
     if has_exercises(session):
         links.append(f"[Exercises](../sessions/{name}/exercises.ipynb){{.button}}")
     networks = json.loads((DOCS / "demo" / "networks.json").read_text(encoding="utf-8"))["networks"]
-    if any(network["id"] == name and network["weights"] for network in networks):
-        links.append(f"[Draw a digit](demo/index.html?network={name}){{.button}}")
+    for network in networks:
+        if network["id"] == name and network["weights"]:
+            grey = next(iter(network["inputs"].values()))[0] == 1
+            text = "Draw a digit" if grey else "Try it on photographs"
+            links.append(f"[{text}](demo/index.html?network={name}){{.button}}")
     return " ".join(links)
 
 

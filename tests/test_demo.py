@@ -444,6 +444,22 @@ def test_two_networks_judge_the_same_drawing(page):
 
 
 @in_browser
+def test_of_two_choices_the_later_one_is_shown(page):
+    """The first takes longer to load."""
+    page.open()
+    page.run("""
+        const list = document.getElementById("first");
+        for (const network of ["s10_resnet_lr_finder", "s07_under_20k"]) {
+            list.value = network;
+            list.dispatchEvent(new Event("change"));
+        }""")
+    page.wait("return document.querySelector('#card-first h2').textContent.startsWith('Session 7')")
+    page.run("await new Promise((done) => setTimeout(done, 1000));")
+    assert page.find("#card-first h2").text.startswith("Session 7")
+    assert page.answer().startswith("3 ")
+
+
+@in_browser
 def test_session_2_adds_a_number(page):
     from selenium.webdriver.common.keys import Keys
 
@@ -527,10 +543,26 @@ def test_a_readers_own_weights_run_on_the_page(page, tmp_path, put):
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     save_file({**tensors, "another network/0.0.weight": torch.zeros(2, 1, 3, 3)}, path)  # as in session 4
     page.open()
-    assert put(page, path) == "mine.safetensors: these weights run now."
+    assert put(page, path) == "mine.safetensors: these weights run now. Images are normalised as for MNIST."
     assert page.answer().startswith("6 ")
     assert page.answer("second").startswith("3 ")  # the network that was there stands beside it
     assert page.find("#card-first h2").text == "Session 7, your mine.safetensors"
+
+
+@in_browser
+def test_a_second_file_of_the_same_name_is_another_network(page, tmp_path):
+    page.open()
+    for digit in (6, 1):
+        network = model.under_20k().eval()
+        nn.init.constant_(network[9][0].weight[digit], 1)  # it says this digit to everything
+        save_file(
+            {name: tensor.contiguous() for name, tensor in network.state_dict().items()}, tmp_path / "my.safetensors"
+        )
+        page.run("document.getElementById('message').textContent = ''")
+        choose_file(page, tmp_path / "my.safetensors")
+    assert [page.answer(card).split()[0] for card in ("first", "second")] == ["1", "6"]
+    page.run("for (const id of ['second', 'first']) document.getElementById(id).dispatchEvent(new Event('change'))")
+    assert [page.answer(card).split()[0] for card in ("first", "second")] == ["1", "6"]
 
 
 @in_browser
@@ -551,7 +583,7 @@ def test_a_regression_of_session_2_is_read_in_two_ways(page, tmp_path):
     path = tmp_path / "regression.safetensors"
     save_file(network.state_dict(), path)
     page.open()
-    assert choose_file(page, path) == "regression.safetensors: these weights run now."
+    assert choose_file(page, path).startswith("regression.safetensors: these weights run now.")
     assert page.answer().endswith("11 round(10.900); int() reads 10")
 
 
@@ -562,11 +594,13 @@ def damaged(tmp_path):
     wider = {**tensors, "12.0.weight": torch.zeros(10, 17, 1, 1)}
     missing = {name: tensor for name, tensor in tensors.items() if name != "0.0.weight"}
     endless = {**tensors, "0.0.weight": tensors["0.0.weight"] * float("nan")}
+    flat = b'{"a": {"dtype": "F32", "shape": 4, "data_offsets": [0, 16]}}'
     contents = {
         "empty": (b"", "This is not a .safetensors file."),
         "picture": ((DEMO / "mnist.png").read_bytes(), "This is not a .safetensors file."),
         "text": (b"these are no weights at all", "This is not a .safetensors file."),
-        "list": ((2).to_bytes(8, "little") + b"[]", "The file has no tensor"),
+        "list": ((2).to_bytes(8, "little") + b"[]", "It fits none of the course's networks"),
+        "flat": (len(flat).to_bytes(8, "little") + flat + bytes(16), "This is not a .safetensors file."),
         "null": ((4).to_bytes(8, "little") + b"null", "This is not a .safetensors file."),
         "odd": ((9).to_bytes(8, "little") + b'{"a": 12}', "This is not a .safetensors file."),
         "cut": (good[:-1000], "cut off or damaged"),

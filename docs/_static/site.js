@@ -34,4 +34,6 @@ for (const table of document.querySelectorAll(".sortable table")) {
 // What the theme leaves out for screen readers and voice control: the search button is named by its text, and what folds
 // the navigation has a name.
 for (const button of document.querySelectorAll(".search-button-field")) button.removeAttribute("aria-label");
-for (const summary of document.querySelectorAll(".bd-links summary")) summary.ariaLabel = "Pages below";
+for (const summary of document.querySelectorAll(".bd-links summary")) {
+  summary.ariaLabel = `Pages below ${summary.closest("li").querySelector("a").textContent.trim()}`;
+}

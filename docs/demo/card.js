@@ -8,8 +8,8 @@ import { normalise } from "./prepare.js";
 const percent = (share) => `${(100 * share).toFixed(share > 0.9995 || share < 0.0005 ? 0 : 1)} %`;
 
 export class Card {
-  /** `entry` describes the network, `tensors` are its weights, `images` says how its data set is normalised. */
-  constructor(root, entry, tensors, images, source) {
+  /** `entry` describes the network, `tensors` are its weights, `images` says how its data set is normalised; `page` is the address of its session. */
+  constructor(root, entry, tensors, images, page) {
     Object.assign(this, { root, entry, tensors, images, pinned: null, pointed: null });
     this.answer = element("p", { class: "answer" });
     this.heat = element("canvas", { width: 224, height: 224, class: "heat", role: "img" });
@@ -18,12 +18,13 @@ export class Card {
     this.groups = entry.outputs.filter(({ classes }) => classes).map((output) => this.makeBars(output));
     const facts = element("p", { class: "facts" }, `${entry.parameters.toLocaleString("en")} parameters. `);
     if (entry.accuracy) {
-      facts.append(`${(100 * entry.accuracy).toFixed(2)} % of the ${entry.tested.toLocaleString("en")} test images of ${entry.dataset}. `);
-      facts.append(element("a", { href: `${source}/sessions/${entry.session}` }, "The session"));
+      facts.append(`These weights are right for ${(100 * entry.accuracy).toFixed(2)} % of the ${entry.tested.toLocaleString("en")} test images of ${entry.dataset}. `);
+      facts.append(element("a", { href: page }, "Its session"));
     }
     this.time = element("span", { class: "time" });
     const look = element("div", { class: "look" }, element("h3", {}, "Where it looks"), element("figure", {}, this.heat, this.heatText));
-    const says = element("div", {}, this.answer, ...this.groups.map(({ element }) => element));
+    const named = this.groups.length > 1; // session 2 has two answers
+    const says = element("div", {}, this.answer, ...this.groups.flatMap(({ output, element: bars }) => [named ? element("h3", {}, `The ${output.name}`) : "", bars]));
     root.replaceChildren(element("h2", {}, entry.title), facts, element("div", { class: "columns" }, says, look), this.time);
   }
 
@@ -112,11 +113,13 @@ export class Card {
     paintHeat(this.heat, this.image, heat);
     const mean = heat.data.reduce((a, b) => a + b) / heat.data.length, bias = this.scores[score] - mean;
     const [height, width] = heat.shape;
-    const exact = `Class activation map for “${name}”. Orange speaks for it, blue against it: the mean of these ${height} × ${width} numbers, ${mean.toFixed(2)}, `;
+    const exact = `Class activation map for “${name}”. Orange speaks for it, blue against it: the mean of the map's ${height} × ${width} numbers, ${mean.toFixed(2)}, `;
     const plus = `${bias < 0 ? "−" : "+"} ${Math.abs(bias).toFixed(2)} (bias)`;
-    this.heatText.textContent = heat.exact
+    const seen = this.entry.layers.find(({ name }) => name === this.entry.heat.layer).field.size;
+    const coarse = ` Each number sees ${seen} × ${seen} pixels, so the places are only roughly right.`;
+    this.heatText.textContent = (heat.exact
       ? `${exact}${Math.abs(bias) < 0.005 ? "is its score." : `${plus} is its score, ${this.scores[score].toFixed(2)}.`}`
-      : `Grad-CAM for “${name}”: the maps of the last convolution, each with the weight that the gradient of the score gives it. Only what speaks for it is shown.`;
+      : `Grad-CAM for “${name}”: the maps of the last convolution, each with the weight that the gradient of the score gives it. Only what speaks for it is shown.`) + coarse;
     this.heat.setAttribute("aria-label", this.heatText.textContent);
   }
 }

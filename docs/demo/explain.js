@@ -43,7 +43,7 @@ function gradientOf(layers, tensors, maps, score, target) {
     change(sum);
   };
   add(layers.at(-1).name, (sum) => (sum[score] = 1));
-  for (const layer of layers.toReversed()) {
+  for (const layer of [...layers].reverse()) {
     if (layer.name === target) break;
     const gradient = gradients.get(layer.name);
     if (!gradient) continue; // it is beside the way

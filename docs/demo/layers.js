@@ -1,15 +1,20 @@
 // What a network sees: all maps of each layer; pointing at a number shows what it sees and how it came about.
 
 import { blocksOf, inspect, receptiveField } from "./explain.js";
-import { cellStyle, element, imagePicture, largest, magnify, mapPicture } from "./paint.js";
+import { cellStyle, element, GREEN, imagePicture, largest, magnify, mapsPicture, MOVES } from "./paint.js";
 
 const GAP = 4, PADDING = 14; // pixels between maps, and around them
 const SHOWN = 5; // of the parts of a sum
 const KINDS = {
-  ...{ image: "The image", conv: "Convolution", max_pool: "Max pooling", avg_pool: "Average pooling" },
-  ...{ linear: "Fully connected", add: "Residual add", batch_norm: "batch norm", relu: "ReLU" },
+  image: "The image",
+  conv: "Convolution",
+  max_pool: "Max pooling",
+  avg_pool: "Average pooling",
+  linear: "Fully connected",
+  add: "Residual add",
+  batch_norm: "batch norm",
+  relu: "ReLU",
 };
-const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 export class Layers {
   /** `rows` will hold the maps, `panel` the explanation of one number. */
@@ -31,19 +36,25 @@ export class Layers {
     this.choose(null);
   }
 
+  /** Whether a layer reads the number that session 2 adds, and not the image. */
+  readsNumber({ inputs }) {
+    return this.card.entry.inputs[inputs[0]]?.length === 1;
+  }
+
   makeRow(block) {
     const [first] = block.layers, [channels, height, width] = [...first.shape, 1, 1];
     const size = first.shape.length > 1 ? `${channels} × ${height} × ${width}` : `${channels}`;
     const kind = first.kernel ? `${KINDS[first.kind]} ${first.kernel} × ${first.kernel}` : KINDS[first.kind];
     const title = [kind, ...block.layers.slice(1).map(({ kind }) => KINDS[kind])].join(", ");
-    const sees = first.kind === "image" ? "" : `sees ${first.field ? `${first.field.size} × ${first.field.size} pixels` : "the whole image"}`;
+    const field = this.readsNumber(first) ? "the number that is added" : first.field ? `${first.field.size} × ${first.field.size} pixels` : "the whole image";
+    const sees = first.kind === "image" ? "" : `sees ${field}`;
     const canvas = element("canvas", { tabindex: 0, role: "application", "aria-label": `${title}: maps, ${size}. Arrow keys choose a number.` });
     const made = { ...block, canvas, title, channels, height, width, name: block.layers.at(-1).name };
     canvas.addEventListener("pointermove", (event) => {
       if (event.pointerType === "mouse" && !this.pinned) this.choose(made, this.placeOf(made, event));
     });
     canvas.addEventListener("click", (event) => this.pin(made, this.placeOf(made, event)));
-    canvas.addEventListener("keydown", (event) => event.key in MOVES && this.move(made, event));
+    canvas.addEventListener("keydown", (event) => event.key in MOVES && !(event.altKey || event.ctrlKey || event.metaKey) && this.move(made, event));
     const code = first.kind === "image" ? [] : [element("code", {}, first.name)];
     made.row = element("section", { class: "row" }, element("h3", {}, title, " ", ...code), element("p", {}, `${size} ${sees && `· a number ${sees}`}`), canvas);
     return made;
@@ -76,10 +87,10 @@ export class Layers {
     const context = block.picture.getContext("2d");
     context.scale(dense, dense);
     context.imageSmoothingEnabled = false;
-    const map = this.mapOf(block), scale = map && largest(map.data);
+    const map = this.mapOf(block), sheet = map && mapsPicture(map, largest(map.data));
     for (let c = 0; c < channels; c++) {
       const [left, top] = this.corner(block, c);
-      if (map) context.drawImage(mapPicture(map, c, scale), left, top, side, side);
+      if (map) context.drawImage(sheet, 0, c * height, width, height, left, top, side, side);
       else context.fillRect(left, top, side, side);
     }
     canvas.getContext("2d").scale(dense, dense);
@@ -121,9 +132,10 @@ export class Layers {
         context.restore();
       }
     };
-    Object.assign(context, { strokeStyle: "#3ddc84", lineWidth: 2 });
+    Object.assign(context, { strokeStyle: GREEN, lineWidth: 2 });
     if (block === chosen) frame(x, y, 1, channel);
     else if (block.layers[0].kind === "image") {
+      if (this.readsNumber(first)) return;
       const seen = receptiveField(first, y, x) ?? { left: 0, top: 0, size: block.height };
       frame(seen.left, seen.top, seen.size);
     } else if (first.inputs.includes(block.name)) {
@@ -158,6 +170,7 @@ export class Layers {
     if (x < 0 || y < 0 || column >= columns || channel >= channels) return;
     this.choose(block, { channel, y: y % height, x: x % width });
     this.pinned = true;
+    this.panel.querySelector("[role=status]").textContent = this.body.querySelector("h3")?.textContent ?? "";
   }
 
   choose(block, place = null) {
@@ -172,12 +185,13 @@ export class Layers {
     if (!this.chosen || !this.card?.maps) return this.body.replaceChildren();
     const { block, channel, y, x } = this.chosen, [first] = block.layers;
     const { parts, steps } = inspect(block, this.card.tensors, this.card.maps, channel, y, x);
-    const place = block.height > 1 ? `Map ${channel}, row ${y}, column ${x}` : `Number ${channel}`;
+    const { outputs } = this.card.entry, classes = outputs.length === 1 && block === this.blocks.at(-1) && outputs[0].classes;
+    const place = block.height > 1 ? `Map ${channel}, row ${y}, column ${x}` : `Number ${channel}${classes ? `, “${classes[channel]}”` : ""}`;
     const value = steps.at(-1).value;
     this.body.replaceChildren(
       element("h3", {}, `${place}: `, element("strong", {}, number(value))),
       element("p", { class: "where" }, block.title),
-      this.imageWith(receptiveField(first, y, x)),
+      ...(this.readsNumber(first) ? [] : [this.imageWith(receptiveField(first, y, x))]),
       ...this.partsList(first, parts),
       element("dl", { class: "steps" }, ...steps.flatMap((step, at) => explainStep(step, parts, steps[at - 1]))),
     );
@@ -187,7 +201,7 @@ export class Layers {
   imageWith(seen) {
     const canvas = element("canvas", { width: 168, height: 168, role: "img" }), { image } = this.card;
     const context = magnify(canvas, imagePicture(image)), unit = 168 / image.shape[1];
-    Object.assign(context, { strokeStyle: "#3ddc84", lineWidth: 3 });
+    Object.assign(context, { strokeStyle: GREEN, lineWidth: 3 });
     const { left, top, size } = seen ?? { left: 0, top: 0, size: image.shape[1] };
     context.strokeRect(left * unit, top * unit, size * unit, size * unit);
     const text = seen ? `It sees ${size} × ${size} pixels of the image.` : "It sees the whole image.";
@@ -195,7 +209,7 @@ export class Layers {
     return element("figure", {}, canvas, element("figcaption", {}, text));
   }
 
-  partsList({ kind }, parts) {
+  partsList({ kind, inputs }, parts) {
     const shown = parts.slice(0, SHOWN), rest = parts.slice(SHOWN).reduce((sum, part) => sum + part.sum, 0);
     const patches = largest(shown.flatMap(({ patch }) => patch)), filters = largest(shown.flatMap(({ filter }) => filter ?? []));
     const what = kind === "linear" ? "number" : "map";
@@ -209,7 +223,8 @@ export class Layers {
       ),
     );
     if (parts.length > SHOWN) lines.push(element("li", {}, `${parts.length - SHOWN} more ${what}s, which weigh less: ${number(rest)}`));
-    const head = { conv: "Patch × filter", linear: "Input × weight" }[kind] ?? "What goes in";
+    const patch = inputs[0] in this.card.entry.inputs ? "Patch of the normalised image" : "Patch";
+    const head = { conv: `${patch} × filter`, linear: "Input × weight" }[kind] ?? "What goes in";
     return [element("h4", {}, head), element("ol", { class: "parts" }, ...lines)];
   }
 }

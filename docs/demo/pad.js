@@ -1,8 +1,9 @@
 // The pad that one draws on, with mouse, finger, pen or keyboard.
 
+import { MOVES } from "./paint.js";
+
 const PEN = 1 / 13; // its width as a part of the pad's: a digit over most of the pad gets strokes like those of MNIST
 const STEP = 1 / 28; // of the keyboard's pen
-const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 export class Pad {
   /** `changed` is called after each change of what is drawn. */
@@ -11,7 +12,9 @@ export class Pad {
     this.context = canvas.getContext("2d", { willReadFrequently: true });
     canvas.addEventListener("pointerdown", (event) => this.begin(event));
     canvas.addEventListener("pointermove", (event) => this.go(event));
-    for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, () => (this.drawing = false));
+    for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) {
+      canvas.addEventListener(name, ({ pointerId }) => pointerId === this.drawing && (this.drawing = false));
+    }
     canvas.addEventListener("keydown", (event) => this.press(event));
     canvas.addEventListener("blur", () => this.lift());
   }
@@ -20,11 +23,14 @@ export class Pad {
   ink() {
     const { width, height } = this.canvas;
     const { data } = this.context.getImageData(0, 0, width, height);
-    return Float32Array.from({ length: width * height }, (_, at) => data[4 * at + 3] / 255);
+    const ink = new Float32Array(width * height);
+    for (let at = 0; at < ink.length; at++) ink[at] = data[4 * at + 3] / 255;
+    return ink;
   }
 
   clear() {
     this.strokes = [];
+    this.drawing = false;
     this.lift();
     this.redraw();
   }
@@ -32,13 +38,14 @@ export class Pad {
   /** Take the last stroke back. */
   undo() {
     this.strokes.pop();
+    this.drawing = this.down = false;
     this.redraw();
   }
 
   begin(event) {
-    if (event.button !== 0) return;
+    if (event.button !== 0 || this.drawing !== false) return; // a second finger does not draw
     this.canvas.setPointerCapture(event.pointerId);
-    this.drawing = event.pointerId; // a second finger does not draw
+    this.drawing = event.pointerId;
     this.strokes.push([this.place(event)]);
     this.redraw();
   }
@@ -57,12 +64,13 @@ export class Pad {
   }
 
   press(event) {
+    if (event.altKey || event.ctrlKey || event.metaKey) return; // the browser's own shortcuts
     if (event.key in MOVES) {
       this.at = this.at.map((part, axis) => Math.min(Math.max(part + STEP * MOVES[event.key][axis], 0), 1));
       if (this.down) this.strokes.at(-1).push(this.at);
     } else if (event.key === " ") {
-      this.down = !this.down;
-      if (this.down) this.strokes.push([this.at]);
+      if (!event.repeat) this.down = !this.down; // a key that is held down repeats
+      if (this.down && !event.repeat) this.strokes.push([this.at]);
     } else if (event.key === "Delete" || event.key === "Backspace") {
       this.clear();
     } else {

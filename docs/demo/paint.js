@@ -2,8 +2,11 @@
 
 const BLACK = [14, 17, 22], ORANGE = [240, 136, 40], CREAM = [255, 246, 214], BLUE = [52, 120, 230], ICE = [222, 236, 255];
 
+export const GREEN = "#3ddc84"; // frames over pictures
+export const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
 /** The colour [r, g, b] of a number from -1 to 1: below zero blue, zero black, above zero orange. */
-export function colour(value) {
+function colour(value) {
   const [middle, end] = value < 0 ? [BLUE, ICE] : [ORANGE, CREAM];
   const strength = Math.min(Math.abs(value), 1);
   const [from, to, share] = strength < 0.6 ? [BLACK, middle, strength / 0.6] : [middle, end, (strength - 0.6) / 0.4];
@@ -17,9 +20,9 @@ export function cellStyle(value, scale) {
   return `background: rgb(${r} ${g} ${b}); color: ${bright ? "#111" : "#f4f4f4"}`;
 }
 
-/** One channel of maps as a small canvas, a pixel for each number. */
-export function mapPicture({ shape: [, height, width], data }, channel, scale) {
-  return picture(width, height, (at) => colour(scale ? data[channel * width * height + at] / scale : 0));
+/** All maps of a layer as a small canvas, one below the other, a pixel for each number. */
+export function mapsPicture({ shape: [channels, height, width], data }, scale) {
+  return picture(width, channels * height, (at) => colour(scale ? data[at] / scale : 0));
 }
 
 /** An image, grey or red, green and blue, with numbers from 0 to 1, as a small canvas. */
@@ -57,10 +60,11 @@ export function paintHeat(canvas, image, heat) {
   const context = canvas.getContext("2d"), { width, height } = canvas;
   magnify(canvas, imagePicture(image));
   const pixels = context.getImageData(0, 0, width, height), scale = largest(heat.data);
+  const [against, towards] = [colour(-0.6), colour(0.6)];
   for (let y = 0, at = 0; y < height; y++) {
     for (let x = 0; x < width; x++, at += 4) {
       const value = scale ? bilinear(heat, (y + 0.5) / height, (x + 0.5) / width) / scale : 0;
-      const over = colour(Math.sign(value) * 0.6), share = 0.75 * Math.abs(value);
+      const over = value < 0 ? against : towards, share = 0.75 * Math.abs(value);
       for (let c = 0; c < 3; c++) pixels.data[at + c] += share * (over[c] - pixels.data[at + c]);
     }
   }
@@ -68,7 +72,7 @@ export function paintHeat(canvas, image, heat) {
 }
 
 /** The value of a map between its points; `down` and `across` are from 0 to 1. */
-export function bilinear({ shape: [height, width], data }, down, across) {
+function bilinear({ shape: [height, width], data }, down, across) {
   const y = Math.min(Math.max(down * height - 0.5, 0), height - 1), x = Math.min(Math.max(across * width - 0.5, 0), width - 1);
   const top = Math.floor(y), left = Math.floor(x), bottom = Math.min(top + 1, height - 1), right = Math.min(left + 1, width - 1);
   const mix = (row) => data[row * width + left] * (1 - x + left) + data[row * width + right] * (x - left);

@@ -39,7 +39,7 @@ function readHeader(buffer) {
     const header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(buffer.slice(8, 8 + length)));
     delete header.__metadata__;
     const entries = Object.entries(header);
-    const whole = entries.every(([, { shape, data_offsets: offsets }]) => [shape, offsets].flat().every(Number.isInteger));
+    const whole = entries.every(([, { shape, data_offsets: offsets }]) => [shape, offsets].every((numbers) => Array.isArray(numbers) && numbers.every(Number.isInteger)));
     if (whole) return { entries, end: 8 + length };
   } catch {
     // It is no JSON, or null.
