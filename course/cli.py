@@ -196,18 +196,23 @@ def run_publish(options):
     if zipped and len(options.notebooks) > 1:
         raise UsageError("Give one zip, and nothing else.")
     if zipped:
-        pages = list(publish.publish_zip(zipped[0], options.to))
+        pages = publish.publish_zip(zipped[0], options.to)
     elif options.rerender:
-        pages = list(publish.rerender_all())
+        pages = publish.rerender_all()
     else:
         pages = [publish.publish(options.notebooks, options.to) / "README.md"]
-    refused = [page for page in pages if isinstance(page, notebooks.PublishError)]
-    for page in pages:
-        print(page, file=sys.stderr if page in refused else sys.stdout)
+    published = refused = 0
+    for page in pages:  # as they come
+        if isinstance(page, notebooks.PublishError):
+            print(page, file=sys.stderr)
+            refused += 1
+        else:
+            print(page)
+            published += 1
     if not options.to:
         index.write_index()
     if refused:
-        raise RunError(f"{len(refused)} of {len(pages)} sessions could not be published.")
+        raise RunError(f"{refused} of {published + refused} sessions could not be published.")
 
 
 def run_check(options):

@@ -2,6 +2,7 @@
 
 import json
 from datetime import date
+from importlib.metadata import version
 
 import torch
 import yaml
@@ -57,7 +58,7 @@ def verify_run(session, path, record, dataset, device):
     if utils.count_parameters(network) != shown.get("parameters", record["metrics"]["parameters"]):
         raise PublishError(f"{name} has {utils.count_parameters(network):,} parameters, but the record says otherwise.")
     found = count_right(session, record["params"], network.to(device), dataset, device)
-    here = utils.device_name(device), torch.get_num_threads(), utils.versions()["torch"]
+    here = utils.device_name(device), torch.get_num_threads(), version("torch")
     same = here == (record["device"], record["threads"], record["versions"].get("torch"))
     allowed, lines = 0 if same else ELSEWHERE, []
     for measure, (right, count) in found.items():
