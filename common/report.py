@@ -26,6 +26,11 @@ def final_and_best(history):
     return rows
 
 
+def first_epoch(history, accuracy):
+    """The first epoch, counted from 1, after which the test accuracy is `accuracy` or more; None where it never is."""
+    return next((row["epoch"] for row in history.epochs if row["test_accuracy"] >= accuracy), None)
+
+
 def analysis(history, target, images, train_accuracy):
     """What a run says, as lines of Markdown: `target` is an accuracy, `images` the size of the test set.
 

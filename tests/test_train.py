@@ -377,6 +377,9 @@ def test_the_network_of_session_6_learns_the_digits(digits):
     summary = report.final_and_best(history)
     assert summary[1]["last epoch"] == f"{history['test_accuracy'][-1]:.2%}"
     assert summary[1]["highest"] == f"{max(history['test_accuracy']):.2%}"
+    best = max(history["test_accuracy"])
+    assert history["test_accuracy"].index(best) == report.first_epoch(history, best) - 1
+    assert report.first_epoch(history, 1.01) is None
 
 
 def test_one_cycle_works_for_few_steps(digits):
