@@ -30,9 +30,10 @@ class Measure:
 
     @property
     def verdict(self):
+        """Of the mean: whether the target is reached, or by how much it is missed."""
         if self.mean >= self.target:
-            return "the target is reached."
-        return f"{100 * (self.target - self.mean):.2g} points below the target."
+            return "reached"
+        return f"missed by {100 * (self.target - self.mean):.2g} points"
 
     def __str__(self):
         """Mean and standard deviation, as in "99.55 ± 0.04 %"."""

@@ -137,7 +137,7 @@ def test_a_page_shows_mean_and_spread_over_the_seeds(mine):
     readme = (page(mine) / "README.md").read_text()
     mean, sd = statistics.mean([0.5, 0.6]), statistics.stdev([0.5, 0.6])
     assert f"| A | {100 * mean:.2f} ± {100 * sd:.2f} % (n = 2) | 50.00 % to 60.00 % | 50.00 % | 2 of 2 | 6 |" in readme
-    assert "the target is reached" in readme
+    assert "target 50.00 %, reached)" in readme
     assert "<details><summary>30 lines of output</summary>" in readme
     records = json.loads((page(mine) / "results.json").read_text())
     assert [record["seed"] for record in records] == [0, 1]
@@ -179,7 +179,7 @@ def test_a_missed_target_is_shown_with_its_distance(mine):
         change(path, lambda notebook: set_target(notebook, 0.58))
     assert mine("publish", *runs_of(mine)).returncode == 0
     readme = (page(mine) / "README.md").read_text()
-    assert "3 points below the target" in readme
+    assert "missed by 3 points" in readme
     assert "1 of 2" in readme
     assert "target = 0.58 instead of 0.5" in readme
 
