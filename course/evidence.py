@@ -81,9 +81,9 @@ def _within(record):
 
 def _history_faults(history, params, measures):
     """Yield where a training's history is incomplete, or does not end at the accuracies that it reached."""
-    epochs = params.get("epochs", len(history))
-    if len(history) != epochs or [row.get("epoch") for row in history] != list(range(1, len(history) + 1)):
-        yield f"its history of {len(history)} rows does not have the epochs 1 to {epochs}."
+    lengths = [value for name, value in params.items() if name.endswith("epochs")] or [len(history)]
+    if len(history) not in lengths or [row.get("epoch") for row in history] != list(range(1, len(history) + 1)):
+        yield f"its history of {len(history)} rows does not have the epochs 1 to {' or '.join(map(str, lengths))}."
         return
     if "test_accuracy" not in history[-1]:
         yield "its history has no test accuracy."
