@@ -18,7 +18,7 @@ def run_notebook(test_labels, digits):
     session = find_session("s10_resnet_lr_finder")
     notebook = session.notebook
     chosen = session.quick | {
-        "epochs": 24,
+        "plateau_epochs": 24,
         "width": 2,
         "batch_size": 16,
         "search_steps": 20,
