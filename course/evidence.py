@@ -55,7 +55,8 @@ def _within(record):
     yield from _dataset_faults(record["dataset"], params)
     if any(record[name] != params.get(name, record[name]) for name in ("profile", "variant", "seed")):
         yield "profile, variant or seed are not those of its parameters."
-    yield from _history_faults(history, params, shown)
+    lengths = [value for name, value in params.items() if name.endswith("epochs")]  # of parts: any of them
+    yield from _history_faults(history, [params["epochs"]] if "epochs" in params else lengths, shown)
     if _are_draws(parts):
         if [part["draw"] for part in parts] != list(range(len(parts))) or params.get("draws", len(parts)) != len(parts):
             yield "its draws are not counted from 0 to the number of draws."
@@ -66,7 +67,7 @@ def _within(record):
         yield "none of its parts has the numbers of the whole."
     for part in parts:
         if "history" in part:
-            yield from _history_faults(part["history"], params, part)
+            yield from _history_faults(part["history"], lengths, part)
     if shown.get("history", history) != history:
         yield "its history is not that of the part whose numbers it has."
     if shown.get("seconds", record["seconds"]["train"]) != record["seconds"]["train"]:
@@ -79,9 +80,9 @@ def _within(record):
             yield f"the stored weights get {right} images right, which {changed} changed answers do not explain."
 
 
-def _history_faults(history, params, measures):
+def _history_faults(history, lengths, measures):
     """Yield where a training's history is incomplete, or does not end at the accuracies that it reached."""
-    lengths = [value for name, value in params.items() if name.endswith("epochs")] or [len(history)]
+    lengths = lengths or [len(history)]
     if len(history) not in lengths or [row.get("epoch") for row in history] != list(range(1, len(history) + 1)):
         yield f"its history of {len(history)} rows does not have the epochs 1 to {' or '.join(map(str, lengths))}."
         return
