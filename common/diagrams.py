@@ -276,6 +276,33 @@ def heads(dense, pooled):
     )
 
 
+def learning_rate(optimizer, schedule, epochs):
+    """The learning rate over the training with an OneCycle `schedule`, which is run through with its `optimizer`."""
+    rates = []
+    for _ in range(schedule.total_steps):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    times = np.linspace(0, epochs, len(rates))
+    top = int(np.argmax(rates))
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(times, rates, color=FIRST, linewidth=2)
+    notes = {
+        0: "   small steps: the\n   gradients change quickly",
+        top: "the peak:\nget far",
+        3 * len(rates) // 5: "smaller steps:\nsettle",
+    }
+    for step, note in notes.items():
+        axes.annotate(note, (times[step], rates[step]), (12, 0), textcoords="offset points", fontsize=11)
+    axes.set(xlabel="epoch", ylabel="learning rate", ylim=(0, 1.3 * max(rates)))
+    axes.grid(alpha=0.3)
+    return figure, (
+        f"OneCycle over {epochs} epochs: the learning rate rises in a line from {rates[0]:.2g} to its peak, "
+        f"{rates[top]:.2g}, after {times[top]:.1f} epochs, then falls in a line to {rates[-1]:.2g}."
+    )
+
+
 def residual_blocks(blocks):
     """Residual blocks side by side, each with its path and its shortcut: `blocks` is {title: model.ResidualBlock}."""
     figure = Figure(figsize=(6.0, 7.4), layout="constrained")

@@ -70,6 +70,18 @@ def sample_grid(split, classes, columns=10, rows=3):
     return figure, f"Training images, the first {rows} of each class in a column: {', '.join(classes[:columns])}."
 
 
+def digit_sums(inputs, targets, count=5):
+    """The first examples of a batch of `data.DigitSumLoader`: image plus digit, and what they add up to."""
+    images, digits = inputs
+    figure, axes = _image_axes(1, count, size=1.1, title=0.45)
+    sums = []
+    for axis, image, digit, (label, total) in zip(axes[0], images.cpu(), digits[:count, 0], targets, strict=False):
+        axis.imshow(image.permute(1, 2, 0).squeeze(-1), cmap="gray")
+        axis.set_title(f"label {label}\n+ {digit:.0f} = {total}", fontsize=11)
+        sums.append(f"an image of {label} plus the digit {digit:.0f}: {total}")
+    return figure, f"Examples, their answers above them: {'; '.join(sums)}."
+
+
 def augmented(image, augment, count=6):
     """A uint8 image (C, H, W), and `count` changed copies of it as the network sees them."""
     changed = augment((image / 255).expand(count, -1, -1, -1), torch.Generator().manual_seed(0))

@@ -31,11 +31,11 @@ def first_epoch(history, accuracy):
     return next((row["epoch"] for row in history.epochs if row["test_accuracy"] >= accuracy), None)
 
 
-def analysis(history, target, images, train_accuracy):
+def analysis(history, target, images, train_accuracy, train_images=None):
     """What a run says, as lines of Markdown: `target` is an accuracy, `images` the size of the test set.
 
     `train_accuracy` is that of the trained network on its unchanged training images: that in the history was measured
-    while the network learned.
+    while the network learned. `train_images` says how many they are where they are so few that their own noise counts.
     """
     last = history.epochs[-1]
     best = max(history.epochs, key=lambda row: row["test_accuracy"])
@@ -46,8 +46,11 @@ def analysis(history, target, images, train_accuracy):
         choice = (
             f"Epoch {best['epoch']} had {best['test_accuracy']:.2%}. Quoting it would mean choosing with the test set."
         )
-    gap, noise = 100 * (train_accuracy - right), 100 * standard_error(right, images)
+    gap, noise, noisy = 100 * (train_accuracy - right), 100 * standard_error(right, images), "the test accuracy"
     more, verdict = "not more", "no overfitting can be seen"
+    if train_images:
+        noise, noisy = math.hypot(noise, 100 * standard_error(right, train_images)), "the gap itself"
+        verdict = f"with {train_images} training images one run cannot tell"
     if gap > 2 * noise:
         more, verdict = "more", "it knows its training images better than new ones"
     return [
@@ -55,7 +58,7 @@ def analysis(history, target, images, train_accuracy):
         f"images wrong: {'reached' if right >= target else 'missed'} the target of {target:.2%}.",
         "- **Best epoch.** " + choice,
         f"- **Overfitting.** The trained network is right on {train_accuracy:.2%} of its unchanged training images. "
-        f"The gap of {gap:+.2f} points is {more} than twice the standard error of the test accuracy "
+        f"The gap of {gap:+.2f} points is {more} than twice the standard error of {noisy} "
         f"({noise:.2f} points): {verdict}.",
     ]
 
@@ -173,3 +176,23 @@ def about_maps(maps):
         f"- **How alike they are.** The two maps of an image have a correlation of {likeness.mean():.2f} on average, "
         f"from {likeness.min():.2f} to {likeness.max():.2f}.",
     ]
+
+
+def on_strokes(images, labels, classes, maps):
+    """The share of each class's heat maps that lies on the strokes of digits, as rows of a table.
+
+    `images` (N, 1, H, W) are bytes, a stroke is what is brighter than 64; `maps` (N, classes, H, W) are zero or larger.
+    Means over the images of a class, without the maps that are 0 everywhere, whose share is named.
+    """
+    strokes = (images > 64).double()
+    shares = (maps * strokes).sum(dim=(2, 3)) / maps.sum(dim=(2, 3))  # (N, classes), not a number for empty maps
+    rows = [{"": "strokes in the image"}] + [{"": f"map for {name}, on strokes"} for name in classes]
+    for shown, name in enumerate(classes):
+        of_class = labels == shown
+        column = f"images of {name}"
+        rows[0][column] = f"{strokes[of_class].mean():.0%}"
+        for row, values in zip(rows[1:], shares[of_class].T, strict=True):
+            empty = values.isnan().double().mean()
+            some = f" ({empty:.0%} are empty)" if empty else ""
+            row[column] = f"{values.nanmean():.0%}{some}" if empty < 1 else "all are empty"
+    return rows

@@ -123,7 +123,7 @@ def check_untrained(model):
 
 
 def one_cycle(model, loader, lr, epochs, weight_decay=1e-4):
-    """The optimiser and schedule that the search in session 6 chose: SGD whose rate rises, then falls to 0 in a line.
+    """The optimiser and schedule of recipe B in session 6: SGD whose rate rises, then falls to 0 in a line.
 
     SGD with Nesterov momentum 0.9; `lr` is the peak of the rate, in `epochs` passes over the loader. Returns both, for
     fit().

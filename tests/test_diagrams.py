@@ -2,10 +2,11 @@
 
 import re
 
+import pytest
 import torch
 from torch import nn
 
-from common import diagrams, model, report, utils
+from common import diagrams, model, report, train, utils
 from common.train import History
 
 
@@ -54,6 +55,13 @@ def test_the_means_of_maps_are_those_of_average_pooling():
     _, text = diagrams.averages(maps, [0, 2])
     means = nn.AvgPool2d(3)(maps).flatten()
     assert f"map 1 {means[0]:.2f}, map 3 {means[2]:.2f}" in text
+
+
+def test_the_drawn_learning_rate_is_that_of_one_cycle():
+    figure, text = diagrams.learning_rate(*train.one_cycle(nn.Linear(1, 1), range(10), 0.1, epochs=5), epochs=5)
+    rates = figure.axes[0].lines[0].get_ydata()
+    assert len(rates) == 50 and max(rates) == pytest.approx(0.1) and rates[-1] < 1e-5
+    assert "its peak, 0.1, after 0.9 epochs" in text  # before step 10 of 50, the last of the first fifth
 
 
 def test_heads_are_described_with_their_parameters():

@@ -77,3 +77,18 @@ def test_an_analysis_judges_target_best_epoch_and_gap():
     assert "80.00% after epoch 2, 20 of 100 test images wrong: missed" in result
     assert "Epoch 1 had 90.00%" in best
     assert "+10.00 points is more than twice the standard error of the test accuracy (4.00 points)" in gap
+    gap = report.analysis(history, 0.85, 100, 0.9, train_images=20)[2]
+    assert "not more than twice the standard error of the gap itself (9.80 points): with 20 training images" in gap
+
+
+def test_the_share_of_heat_maps_on_strokes_is_counted():
+    images = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
+    images[:, 0, 0] = 255  # a stroke along the upper edge: a quarter of the image
+    maps = torch.zeros(2, 2, 4, 4)
+    maps[:, 0] = 1  # the same everywhere
+    maps[0, 1, 0, 0], maps[0, 1, 3, 3] = 3, 1
+    cover, even, spots = report.on_strokes(images, torch.tensor([0, 1]), ("a", "b"), maps)
+    assert cover["images of a"] == even["images of a"] == "25%"
+    assert (spots["images of a"], spots["images of b"]) == ("75%", "all are empty")
+    spots = report.on_strokes(images, torch.tensor([0, 0]), ("a", "b"), maps)[2]
+    assert spots["images of a"] == "75% (50% are empty)"
