@@ -66,19 +66,24 @@ def describe(network, *inputs):
     return {"inputs": shapes, "layers": layers, "tensors": tensors, "heat": heat(layers)}
 
 
+# The demo computes layers only that have these values
+PLAIN = {
+    "conv": {"groups": 1, "dilation": (1, 1)},
+    "max_pool": {"padding": 0, "dilation": 1, "ceil_mode": False},
+    "avg_pool": {"padding": 0, "ceil_mode": False},
+}
+
+
 def options(kind, module, shape):
     """What a layer of this kind needs besides its tensors; `shape` (C, H, W) is that of its input."""
     if kind == "batch_norm":
         return {"eps": module.eps}
     if isinstance(module, nn.AdaptiveAvgPool2d):  # to 1 x 1: an average over the whole map
         return {"kernel": shape[1], "stride": shape[1], "padding": 0}
-    if kind in ("conv", "max_pool", "avg_pool"):
-        usual = {"groups": 1, "dilation": (1, 1), "ceil_mode": False} | (
-            {} if kind == "conv" else {"padding": 0, "dilation": 1}
-        )
-        for name, value in usual.items():
-            if getattr(module, name, value) != value:
-                raise ValueError(f"The demo cannot compute {name} {getattr(module, name)} of {type(module).__name__}.")
+    for name, value in PLAIN.get(kind, {}).items():
+        if getattr(module, name) != value:
+            raise ValueError(f"The demo cannot compute {name} {getattr(module, name)} of {type(module).__name__}.")
+    if kind in PLAIN:
         return {
             name.removesuffix("_size"): side(getattr(module, name)) for name in ("kernel_size", "stride", "padding")
         }

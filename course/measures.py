@@ -30,10 +30,10 @@ class Measure:
 
     @property
     def verdict(self):
-        """Of the mean: whether the target is reached, or by how much it is missed."""
-        if self.mean >= self.target:
-            return "reached"
-        return f"missed by {100 * (self.target - self.mean):.2g} points"
+        """The target, and whether the mean reaches it or by how much it misses it."""
+        missing = 100 * (self.target - self.mean)
+        verdict = "reached" if missing <= 0 else f"missed by {missing:.2g} points"
+        return f"target {percent(self.target)}, {verdict}"
 
     def __str__(self):
         """Mean and standard deviation, as in "99.55 ± 0.04 %"."""

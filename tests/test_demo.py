@@ -87,9 +87,19 @@ def layers_in(network):
     return next(module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d))
 
 
-def test_a_layer_that_the_demo_cannot_compute_is_refused():
-    with pytest.raises(ValueError, match="cannot compute the layer 1 \\(Sigmoid\\)"):
-        describe(nn.Sequential(nn.Conv2d(1, 1, 3), nn.Sigmoid()), torch.zeros(1, 1, 8, 8))
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (nn.Sigmoid(), "the layer 1 \\(Sigmoid\\)"),
+        (nn.Conv2d(2, 2, 3, groups=2), "groups 2 of Conv2d"),
+        (nn.Conv2d(2, 2, 3, dilation=2), "dilation \\(2, 2\\) of Conv2d"),
+        (nn.MaxPool2d(2, ceil_mode=True), "ceil_mode True of MaxPool2d"),
+        (nn.AvgPool2d(2, padding=1), "padding 1 of AvgPool2d"),
+    ],
+)
+def test_a_layer_that_the_demo_cannot_compute_is_refused(layer, message):
+    with pytest.raises(ValueError, match=f"cannot compute {message}"):
+        describe(nn.Sequential(nn.Conv2d(1, 2, 3), layer), torch.zeros(1, 1, 8, 8))
 
 
 def test_the_page_takes_less_than_200_kilobytes_and_loads_nothing_from_elsewhere():
