@@ -20,8 +20,7 @@ from common.parameters import PLACE_PARAMETERS
 from course import notebooks
 from course.notebooks import ROOT
 
-# `python -m papermill`, made to start faster by course/__init__.py
-PAPERMILL = [sys.executable, "-c", "import course; from papermill.__main__ import papermill; papermill()"]
+PAPERMILL = [sys.executable, "-m", "course.engine"]
 
 
 class RunError(Exception):
