@@ -320,9 +320,10 @@ def check_weights(path, record):
     parameters = defaultdict(int)  # of each network: that of the run, and others, named by their part before a /
     for name, shape in shapes.items():
         parameters[name.rpartition("/")[0]] += 0 if name.endswith(STATISTICS) else prod(shape)
-    parts = {part["part"]: part for part in record["metrics"].get("parts", []) if "part" in part}
-    for name, found in parameters.items():
-        said = parts.get(name, record["metrics"]).get("parameters")
+    parts = [part for part in record["metrics"].get("parts", []) if "part" in part]
+    for name, found in parameters.items():  # of a network that is read in two ways, the part is called "name, way"
+        own = next((part for part in parts if f"{part['part']}, ".startswith(f"{name}, ")), record["metrics"])
+        said = own.get("parameters")
         if said != found:
             network = f"the network {name!r}" if name else "its network"
             raise PublishError(f"{path}: {network} has {found:,} parameters, but the record says {said}.")

@@ -159,15 +159,15 @@ def test_published_records_are_consistent():
 def test_a_file_of_weights_must_have_as_many_parameters_as_the_record_says(tmp_path):
     """The run's network, and its parts' with their names in front. Batch-norm statistics do not count."""
     path = tmp_path / "weights.safetensors"
-    record = {
-        "metrics": {"parameters": 6, "parts": [{"part": "step 1", "parameters": 3}, {"part": "2", "parameters": 6}]}
-    }
+    parts = [("step 1", 3), ("2", 6), ("sum, rounded", 5), ("sum, cut off", 5)]
+    record = {"metrics": {"parameters": 6, "parts": [{"part": name, "parameters": count} for name, count in parts]}}
     own = {"0.weight": torch.zeros(2, 2), "0.bias": torch.zeros(2), "1.running_mean": torch.zeros(2)}
-    save_file({**own, "step 1/0.weight": torch.zeros(3)}, path)
+    save_file({**own, "step 1/0.weight": torch.zeros(3), "sum/0.weight": torch.zeros(5)}, path)
     evidence.check_weights(path, record)
     for tensors, message in (
         ({**own, "2.weight": torch.zeros(1)}, "its network has 7 parameters, but the record says 6"),
         ({**own, "step 1/0.weight": torch.zeros(4)}, "the network 'step 1' has 4 parameters, but the record says 3"),
+        ({**own, "sum/0.weight": torch.zeros(6)}, "the network 'sum' has 6 parameters, but the record says 5"),
     ):
         save_file(tensors, path)
         with pytest.raises(PublishError, match=message):
