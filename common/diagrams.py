@@ -183,7 +183,7 @@ def receptive_fields(image, layers, columns=3):
         axes.set_title(f"{number}: {kind}\n{field} × {field}", fontsize=11)
     for axes in panels[len(steps) :]:
         axes.axis("off")
-    figure.supxlabel("in the frame: what one number sees; pale: what it does not see; grey: padding", fontsize=10)
+    figure.supxlabel("in the frame: what one number sees; dimmed: what it does not see; margin: padding", fontsize=10)
     words = ", ".join(f"layer {number} {layer['field']}" for number, layer in steps)
     return figure, (
         f"The receptive field of one output in the middle, over a digit of {size} x {size} pixels, in pixels: {words}."
