@@ -13,7 +13,6 @@ turns. The optional package pytorch-lightning is measured if it is installed.
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -93,9 +92,6 @@ def run(script, arguments):
 
 def describe_machine(threads):
     """Processor, usable cores, versions and load; warns if something else is running."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     versions = utils.versions()
     for package in ("pytorch-lightning", "captum", "grad-cam", "torch-lr-finder"):
         try:
@@ -105,8 +101,8 @@ def describe_machine(threads):
     before = load()
     if before > 0.5:
         print(f"Warning: the machine is not quiet (load {before}): these times mean little.")
-    processor = names[0] if names else platform.processor()
-    return {"processor": processor, "cores": cores(), "threads": threads, "versions": versions, "load before": before}
+    machine = {"processor": utils.processor(), "cores": cores(), "threads": threads}
+    return {**machine, "versions": versions, "load before": before}
 
 
 def cores():
