@@ -2,6 +2,8 @@
 
     python benchmarks/speed.py mnist     # an hour or more; on a machine with nothing else to do
     python benchmarks/speed.py cifar10   # hours
+    python benchmarks/speed.py minute --epochs 1   # the records of session 11: one epoch of each loop
+    python benchmarks/speed.py hour --epochs 1 --seeds 1
     python benchmarks/speed.py parts     # smaller measurements, minutes
     python benchmarks/speed.py digits    # a try in a minute; shown, not kept
     python benchmarks/speed.py page      # measures nothing: the pages and the plot, from speed.json
@@ -60,8 +62,9 @@ def save(results):
 def measure_loops(options):
     """Train with each loop in turn, once for each seed; yield all measurements after each round."""
     task, epochs, machine = options.what, options.epochs, describe_machine(options.threads)
-    loops = [loop for loop in NAMES if loop != "lightning" or find_spec("pytorch_lightning")]
-    if "lightning" not in loops:
+    left_out = set() if find_spec("pytorch_lightning") else {"lightning"}
+    loops = [loop for loop in NAMES if loop not in left_out | (set() if task == "minute" else {"session_6"})]
+    if left_out:
         print("pytorch-lightning is not installed: left out.")
     runs = []
     for seed in range(options.seeds):
