@@ -66,7 +66,7 @@ def describe(network, *inputs):
     return {"inputs": shapes, "layers": layers, "tensors": tensors, "heat": heat(layers)}
 
 
-# The demo computes layers only that have these values
+# What else a layer can have, and the only values with which the demo can compute it
 PLAIN = {
     "conv": {"groups": 1, "dilation": (1, 1)},
     "max_pool": {"padding": 0, "dilation": 1, "ceil_mode": False},
