@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 
 import nbformat.reader
@@ -28,7 +29,8 @@ def read_notebook(path):
     """Read a notebook; raise PublishError if it is not one."""
     try:
         notebook = nbformat.reader.reads(Path(path).read_text(encoding="utf-8"))
-        nbformat.validate(notebook, version=4)
+        ids = Counter(str(cell["id"]) for cell in notebook["cells"] if "id" in cell)
+        nbformat.validate(notebook, version=4)  # gives a cell another id if its own comes twice
     except (
         OSError,
         ValueError,
@@ -39,6 +41,9 @@ def read_notebook(path):
         nbformat.ValidationError,
     ) as error:
         raise PublishError(f"{path} is not a readable notebook: {first_line(error)}") from None
+    for name, count in ids.items():
+        if count > 1:  # a page finds the outputs of a cell by its id
+            raise PublishError(f"{path}: {count} cells have the id {name!r}; give each its own.")
     return notebook
 
 

@@ -274,6 +274,13 @@ def swap_weights(course):
     record_of(1, weights=first["weights"])(course)
 
 
+def repeat_an_id(course):
+    path = runs_of(course)[0]
+    notebook = json.loads(path.read_text())  # nbformat would give the cell another id
+    notebook["cells"][1]["id"] = notebook["cells"][0]["id"]
+    path.write_text(json.dumps(notebook))
+
+
 REFUSED = [
     (notebook_of(run_again_out_of_order), "not executed from top to bottom in one go: 'record' comes as number 7"),
     (record_of(1, executed=8), "the record was not written by the cell in which it stands"),
@@ -345,6 +352,7 @@ REFUSED = [
         lambda course: change(runs_of(course)[1], lambda notebook: add_line(notebook, "x = 1  # @param {")),
         "A-seed-1.ipynb: This line must have",
     ),
+    (repeat_an_id, "2 cells have the id 'title'; give each its own"),
     (lambda course: runs_of(course)[0].write_text("{}"), "is not a readable notebook"),
     (lambda course: runs_of(course)[0].write_text("no json"), "is not a readable notebook"),
     (
