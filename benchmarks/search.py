@@ -92,7 +92,7 @@ def photograph_candidate(rate=0.2, weight_decay=5e-4, batch_size=128, width=16):
 
 def fast(candidate, searched, epochs=4):
     """How to judge a candidate for the hour of session 11: its network, few epochs."""
-    train_loader, held_out = data.loaders(searched, candidate["batch size"], data.Augment(crop_padding=2, flip=True))
+    train_loader, held_out = data.loaders(searched, 512, data.Augment(crop_padding=2, flip=True))
     net = model.under_an_hour(identity=candidate["without"] != "identity").to(memory_format=torch.channels_last)
     if candidate["without"] != "whitening":
         filters = speedrun.whitening(data.normalise(searched, searched.train.images[:5000]))
@@ -104,8 +104,8 @@ def fast(candidate, searched, epochs=4):
     return train.fit(net, train_loader, None, optimizer, loss=loss, **options)
 
 
-def fast_candidate(rate=0.5, weight_decay=1e-3, batch_size=512, without=""):
-    return {"batch size": batch_size, "rate": rate, "weight decay": weight_decay, "without": without}
+def fast_candidate(rate=0.5, weight_decay=1e-3, without=""):
+    return {"rate": rate, "weight decay": weight_decay, "without": without}
 
 
 # name: (data set, how to judge a candidate, the candidates)
@@ -164,7 +164,6 @@ SEARCHES = {
             fast_candidate(rate=1.0),
             fast_candidate(rate=0.25),
             fast_candidate(weight_decay=5e-4),
-            fast_candidate(batch_size=256),
             fast_candidate(without="whitening"),
             fast_candidate(without="identity"),
             fast_candidate(without="label smoothing"),
