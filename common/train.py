@@ -105,11 +105,12 @@ def fit(
         history.seconds["train"] += trained - started
         history.seconds["eval"] += time.perf_counter() - trained
         history.log.append(log_line(row, len(test.targets) if test else 0, time.perf_counter() - started))
-        log(history.log[-1])
-        if not math.isfinite(row["train_loss"]):
-            raise ArithmeticError(f"The loss is {row['train_loss']} in epoch {epoch}: try a smaller learning rate.")
-        if checkpoint:
+        finite = math.isfinite(row["train_loss"])
+        if checkpoint and finite:
             state.save(checkpoint, history)
+        log(history.log[-1])  # only now: an epoch that was printed survives a kill
+        if not finite:
+            raise ArithmeticError(f"The loss is {row['train_loss']} in epoch {epoch}: try a smaller learning rate.")
     return history
 
 

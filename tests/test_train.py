@@ -193,7 +193,7 @@ def test_a_run_killed_twice_ends_with_the_same_bits(tmp_path, kind):
     lines = [printed.recv()]
     while "Resuming after epoch" not in lines[-1]:
         lines.append(printed.recv())
-    assert len(lines) >= 4, "at least three epochs are printed again: the kill may come before the fourth is saved"
+    assert len(lines) > 4, "the epochs of the checkpoint are printed again"
     assert all(line.startswith(f"Epoch {number:2d}") for number, line in enumerate(lines[:-1], 1))
     for process in (last, unbroken):
         process.join()
