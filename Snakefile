@@ -35,8 +35,8 @@ def runs(session):
 
 
 def quick_runs(session):
-    """The runs of a session's quick profile: its first variant, with as many seeds as the config says."""
-    variant = runs(session)[0].split("-seed-")[0]
+    """The runs of a session's quick profile, with as many seeds as the config says."""
+    variant = SESSIONS[session].quick.get("variant", SESSIONS[session].runs()[0][0])
     return [f"{variant}-seed-{seed}" for seed in range(config.get("seeds", 1))]
 
 
@@ -64,7 +64,7 @@ rule execute:
         "logs/{profile}/{session}/{variant}-seed-{seed}.error",
     params:
         digest=lambda run: SESSIONS[run.session].digest(run.profile, run.variant, run.seed),
-    threads: 1
+    threads: lambda run: 1 if run.profile == "quick" else SESSIONS[run.session].threads
     resources:
         gpu=1 if shutil.which("nvidia-smi") else 0,
     shell:

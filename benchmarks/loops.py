@@ -8,18 +8,47 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 
 from common import data, model, train, utils
 
-# task: data set, network, batch size, highest rate, changes of the images, accuracy whose time is measured
+
+class Task(NamedTuple):
+    """What is trained, and how: the same for all loops."""
+
+    dataset: str
+    network: Callable
+    batch_size: int
+    lr: float  # the peak learning rate
+    augment: data.Augment
+    target: float  # the accuracy whose time is measured
+    whole: int = 0  # epochs of a record of session 11, of which a few are measured
+    channels_last: bool = False  # only the course's loop does this, and the next
+    bfloat16: bool = False
+
+
+def hour():
+    """The large network of session 11, its first layer fixed; which filters that has does not change the time."""
+    network = model.under_an_hour()
+    network[0].weight.requires_grad_(False)
+    return network
+
+
+CROP, MIRROR = data.Augment(crop_padding=2), data.Augment(crop_padding=2, flip=True)
 TASKS = {
-    "digits": ("digits", model.under_10k, 64, 0.1, data.Augment(crop_padding=2), 0.9),
-    "mnist": ("mnist", model.under_10k, 64, 0.1, data.Augment(crop_padding=2), 0.994),
-    "cifar10": ("cifar10", lambda: model.resnet18(16), 128, 0.2, data.Augment(crop_padding=2, flip=True), 0.88),
+    "digits": Task("digits", model.under_10k, 64, 0.1, CROP, 0.9),
+    "mnist": Task("mnist", model.under_10k, 64, 0.1, CROP, 0.994),
+    "cifar10": Task("cifar10", lambda: model.resnet18(16), 128, 0.2, MIRROR, 0.88, 0, True),
+    "minute": Task(
+        "mnist", model.under_a_minute, 128, 0.1, data.Augment(rotate=8, shift=1.5, scale=0.08), 0.994, 6, True
+    ),
+    "hour": Task("cifar10", hour, 512, 0.5, MIRROR, 0.94, 28, True, utils.has_bfloat16(utils.choose_device())),
 }
+SESSION_6 = Task("mnist", model.under_10k, 64, 0.1, data.Augment(rotate=10, shift=2, scale=0.1), 0.994, 20)
 
 
 class Pictures(torch.utils.data.Dataset):
@@ -39,25 +68,31 @@ class Pictures(torch.utils.data.Dataset):
         return self.transform(Image.fromarray(self.images[number])), self.labels[number]
 
 
-def data_loaders(dataset, augment, batch_size, workers):
+def data_loaders(dataset, task, workers):
     """PyTorch's DataLoaders with torchvision's transforms of PIL images, for training and for testing."""
     from torchvision import transforms
 
-    size = tuple(dataset.train.images.shape[2:])
+    size, augment = tuple(dataset.train.images.shape[2:]), task.augment
     to_tensor = [transforms.ToTensor(), transforms.Normalize(dataset.mean, dataset.std)]
-    changes = [transforms.RandomCrop(size, padding=augment.crop_padding)]
-    changes += [transforms.RandomHorizontalFlip()] if augment.flip else []
+    changes = []
+    if augment.rotate:
+        shift = [augment.shift / side for side in reversed(size)]
+        changes.append(transforms.RandomAffine(augment.rotate, shift, (1 - augment.scale, 1 + augment.scale)))
+    if augment.crop_padding:
+        changes.append(transforms.RandomCrop(size, padding=augment.crop_padding))
+    if augment.flip:
+        changes.append(transforms.RandomHorizontalFlip())
     train_split = Pictures(dataset.train, transforms.Compose([*changes, *to_tensor]))
     test_split = Pictures(dataset.test, transforms.Compose(to_tensor))
     options = {"num_workers": workers, "pin_memory": torch.cuda.is_available()}
-    shuffled = torch.utils.data.DataLoader(train_split, batch_size, shuffle=True, **options)
+    shuffled = torch.utils.data.DataLoader(train_split, task.batch_size, shuffle=True, **options)
     return shuffled, torch.utils.data.DataLoader(test_split, 1000, **options)
 
 
-def plain_loop(net, dataset, augment, batch_size, lr, epochs, device, workers):
+def plain_loop(net, dataset, task, epochs, device, workers):
     """The loop of the public examples: a DataLoader, and the loss read at every step."""
-    batches, tests = data_loaders(dataset, augment, batch_size, workers)
-    optimizer, schedule = train.one_cycle(net, batches, lr, epochs)
+    batches, tests = data_loaders(dataset, task, workers)
+    optimizer, schedule = train.one_cycle(net, batches, task.lr, epochs)
     rows = []
     for _ in range(epochs):
         started, waited, losses = time.perf_counter(), 0.0, 0.0
@@ -94,12 +129,12 @@ def workers(*arguments):
     return plain_loop(*arguments, workers=2)
 
 
-def lightning(net, dataset, augment, batch_size, lr, epochs, device):
+def lightning(net, dataset, task, epochs, device):
     """PyTorch Lightning's Trainer on the same DataLoaders with two workers, without logger, bar and checkpoints."""
     from lightning_module import fit
 
-    batches, tests = data_loaders(dataset, augment, batch_size, workers=2)
-    optimizer, schedule = train.one_cycle(net, batches, lr, epochs)
+    batches, tests = data_loaders(dataset, task, workers=2)
+    optimizer, schedule = train.one_cycle(net, batches, task.lr, epochs)
     return fit(net, batches, tests, optimizer, schedule, epochs, device)
 
 
@@ -115,16 +150,17 @@ class TimedLoader(data.Loader):
         return made
 
 
-def ours(net, dataset, augment, batch_size, lr, epochs, device):
+def ours(net, dataset, task, epochs, device):
     """The course's loader and train.fit()."""
     options = {"mean": dataset.mean, "std": dataset.std, "device": device}
     seed = torch.initial_seed()  # the DataLoaders' order depends on it too
-    batches = TimedLoader(dataset.train, batch_size, augment=augment, shuffle=True, seed=seed, **options)
-    if len(dataset.mean) == 3:  # a ResNet: session 10 trains it in this layout
+    batches = TimedLoader(dataset.train, task.batch_size, augment=task.augment, shuffle=True, seed=seed, **options)
+    if task.channels_last:
         net.to(memory_format=torch.channels_last)
     tests = data.Loader(dataset.test, 1000, **options)
-    optimizer, schedule = train.one_cycle(net, batches, lr, epochs)
-    history = train.fit(net, batches, tests, optimizer, epochs=epochs, schedule=schedule, log=lambda line: None)
+    optimizer, schedule = train.one_cycle(net, batches, task.lr, epochs)
+    options = {"epochs": epochs, "schedule": schedule, "bfloat16": task.bfloat16}
+    history = train.fit(net, batches, tests, optimizer, log=lambda line: None, **options)
     seconds = {**history.seconds, "data": batches.seconds}
     mean = {name: value / epochs for name, value in seconds.items()}  # fit() adds its seconds up over the epochs
     return [{**mean, "accuracy": accuracy} for accuracy in history["test_accuracy"]]
@@ -133,18 +169,20 @@ def ours(net, dataset, augment, batch_size, lr, epochs, device):
 def main(loop, task, seed, epochs, threads, spawned):
     """Train once and print the result; `spawned` is the time at which the process was started."""
     torch.set_num_threads(threads)
-    name, build, batch_size, lr, augment, target = TASKS[task]
-    dataset = data.load(name)
+    task = SESSION_6 if loop == "session_6" else TASKS[task]
+    train_by = {"example": example, "workers": workers, "lightning": lightning}.get(loop, ours)
+    dataset = data.load(task.dataset)
     device = utils.choose_device()
     utils.set_seed(seed)
-    net = build().to(device)
-    rows = globals()[loop](net, dataset, augment, batch_size, lr, epochs, device)
+    net = task.network().to(device)
+    rows = train_by(net, dataset, task, epochs, device)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # MiB; Linux counts in KiB
     outside = time.time() - spawned - sum(row["train"] + row["eval"] for row in rows)
-    reached = [number for number, row in enumerate(rows, 1) if row["accuracy"] >= target]
+    reached = [number for number, row in enumerate(rows, 1) if row["accuracy"] >= task.target]
     to_target = sum(row["train"] for row in rows[: reached[0]]) if reached else None
-    result = {"loop": loop, "seed": seed, "outside": outside, "memory": memory, "target": target}
+    result = {"loop": loop, "seed": seed, "outside": outside, "memory": memory, "target": task.target}
     result |= {"to_target": to_target, "accuracy": rows[-1]["accuracy"], "epochs": rows}
+    result |= {"whole": task.whole} if task.whole else {}
     print(json.dumps({**result, "dataset": dataset.name, "device": utils.device_name(device)}))
 
 

@@ -1,24 +1,29 @@
 """Smaller measurements, each in a process of its own with one thread; prints {what: seconds} as JSON.
 
 Started by speed.py. Competitors take turns, and each figure is the smallest of several: the one that other processes
-disturbed least. Only the quick session and first epochs are measured once.
+disturbed least. Only quick sessions and first epochs are measured once.
 """
 
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
+import timeit
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+import yaml
 
 from common import data, model, train, utils
 from common.grad_cam import grad_cam, heat_maps
 from common.lr_finder import find_lr
 from common.many import fit_many
-from course.sessions import find_session
+from course.sessions import all_sessions, find_session
 
 
 def fastest(functions, repeats):
@@ -184,6 +189,32 @@ def quick_session():
     return {**spent, "kernel start and saving": wall - sum(spent.values())}
 
 
+def quick_course():
+    """All quick sessions by `make run`, and without Snakemake and pages: saved twice a cell, and once a second."""
+    cores = len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory() as out:
+        clone = Path(out) / "clone"
+        subprocess.run(["git", "clone", "--quiet", utils.ROOT, clone], check=True)
+        environment = {**os.environ, "PYTHONPATH": str(clone)}
+        run = partial(subprocess.run, cwd=clone, env=environment, capture_output=True, check=True)
+
+        def execute(session, program):
+            paths = [str(session.path.relative_to(utils.ROOT)), f"{out}/{program}-{session.name}.ipynb"]
+            options = ["--parameters_yaml", yaml.safe_dump(session.quick), "--no-progress-bar"]
+            run([sys.executable, "-m", program, *paths, *options])
+
+        def execute_all(program):
+            with ThreadPoolExecutor(cores) as pool:
+                list(pool.map(partial(execute, program=program), all_sessions()))
+
+        ways = {
+            "papermill, saved twice a cell": lambda: execute_all("papermill"),
+            "saved once a second": lambda: execute_all("course.engine"),
+            "make run": lambda: run(["snakemake", "--cores", str(cores), "quick"]),
+        }
+        return {name: timeit.timeit(way, number=1) for name, way in ways.items()}
+
+
 def phase_of(cell):
     """What a cell of a session does."""
     for code, phase in (("import Run", "imports"), ("data.load(", "data"), ("train.fit(", "training")):
@@ -201,6 +232,7 @@ PARTS = {
     "an epoch of 1,437 digits, s06, batch 64": an_epoch_of_1437_digits,
     "10 steps of ResNet-18, width 16, batch 128": ten_steps_of_a_resnet,
     "a quick session, s06": quick_session,
+    "the quick course": quick_course,
 }
 
 

@@ -2,6 +2,8 @@
 
     python benchmarks/speed.py mnist     # an hour or more; on a machine with nothing else to do
     python benchmarks/speed.py cifar10   # hours
+    python benchmarks/speed.py minute --epochs 1   # the records of session 11: one epoch of each loop
+    python benchmarks/speed.py hour --epochs 1 --seeds 1
     python benchmarks/speed.py parts     # smaller measurements, minutes
     python benchmarks/speed.py digits    # a try in a minute; shown, not kept
     python benchmarks/speed.py page      # measures nothing: the pages and the plot, from speed.json
@@ -13,7 +15,6 @@ turns. The optional package pytorch-lightning is measured if it is installed.
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -61,8 +62,9 @@ def save(results):
 def measure_loops(options):
     """Train with each loop in turn, once for each seed; yield all measurements after each round."""
     task, epochs, machine = options.what, options.epochs, describe_machine(options.threads)
-    loops = [loop for loop in NAMES if loop != "lightning" or find_spec("pytorch_lightning")]
-    if "lightning" not in loops:
+    left_out = set() if find_spec("pytorch_lightning") else {"lightning"}
+    loops = [loop for loop in NAMES if loop not in left_out | (set() if task == "minute" else {"session_6"})]
+    if left_out:
         print("pytorch-lightning is not installed: left out.")
     runs = []
     for seed in range(options.seeds):
@@ -93,9 +95,6 @@ def run(script, arguments):
 
 def describe_machine(threads):
     """Processor, usable cores, versions and load; warns if something else is running."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     versions = utils.versions()
     for package in ("pytorch-lightning", "captum", "grad-cam", "torch-lr-finder"):
         try:
@@ -105,8 +104,8 @@ def describe_machine(threads):
     before = load()
     if before > 0.5:
         print(f"Warning: the machine is not quiet (load {before}): these times mean little.")
-    processor = names[0] if names else platform.processor()
-    return {"processor": processor, "cores": cores(), "threads": threads, "versions": versions, "load before": before}
+    machine = {"processor": utils.processor(), "cores": cores(), "threads": threads}
+    return {**machine, "versions": versions, "load before": before}
 
 
 def cores():

@@ -14,6 +14,7 @@ NAMES = {
     "example": "PyTorch's example loop (no workers)",
     "workers": "usual loop (2 workers)",
     "lightning": "PyTorch Lightning (2 workers)",
+    "session_6": "this course, session 6",
     "ours": "this course",
 }
 
@@ -33,7 +34,7 @@ def write_page(results):
 def summary(results):
     """How the course's loop compares on each data set, in two sentences."""
     texts = []
-    for task in results["tasks"].values():
+    for task in loop_tasks(results):
         loops = by_loop(task)
         ours = median(loops.pop(NAMES["ours"]), "train")
         ratios = [median(runs, "train") / ours for runs in loops.values()]
@@ -43,6 +44,11 @@ def summary(results):
         f"{' and '.join(texts)} as the course's. [`benchmarks/README.md`](benchmarks/README.md) has all figures, and "
         "how they were measured."
     )
+
+
+def loop_tasks(results):
+    """The trainings that compare loops; the others compare records of session 11."""
+    return [task for task in results["tasks"].values() if "whole" not in task["runs"][0]]
 
 
 def seconds_of(run, phase):
@@ -69,7 +75,7 @@ def spread(values, form="{:.1f}"):
 def table(results):
     """The section as Markdown: a table for each data set, then one line for each of the smaller measurements."""
     lines = []
-    for task in results["tasks"].values():
+    for task in loop_tasks(results):
         first, loops = task["runs"][0], by_loop(task)
         several = len(first["epochs"]) > 1  # after a single epoch nobody asks when the target was reached
         columns = ["loop", "training per epoch, s", "of which data, s", "evaluation per epoch, s"]
@@ -93,11 +99,28 @@ def table(results):
         ours = median(loops[NAMES["ours"]], "train")
         ratios = [f"{name} {median(runs, 'train') / ours:.2f}" for name, runs in loops.items()]
         lines += ["", f"Training time relative to this course: {', '.join(ratios)}.", ""]
+    lines += [line for task in results["tasks"].values() if task not in loop_tasks(results) for line in record(task)]
     if results["parts"]:
         lines += [f"**Smaller measurements**, {describe(results['parts']['machine'])}:", ""]
         for part, seconds in results["parts"]["seconds"].items():
             lines.append(f"- {part}: " + ", ".join(f"{name} {value:.3g} s" for name, value in seconds.items()))
     return "\n".join(lines)
+
+
+def record(task):
+    """A record of session 11 beside other ways to its target, as lines of Markdown."""
+    first, loops = task["runs"][0], by_loop(task)
+    own = "; session 6 has its own" if NAMES["session_6"] in loops else ""
+    yield (
+        f"**{first['dataset']}, to {first['target']:.1%}**, {first['device']}, {describe(task['machine'])}. The whole "
+        "training is extrapolated: the seconds of an epoch, as median and range, times the epochs of the recipe. "
+        f"Network and recipe are those of [session 11](../sessions/s11_speedrun/README.md){own}."
+    )
+    yield from ("", "| loop | epochs | training per epoch, s | whole training, s |", "| --- | --- | --- | --- |")
+    for name, runs in loops.items():
+        epochs, seconds = runs[0]["whole"], [seconds_of(run, "train") for run in runs]
+        yield f"| {name} | {epochs} | {spread(seconds)} | {epochs * statistics.median(seconds):,.0f} |"
+    yield ""
 
 
 def median(runs, phase):
@@ -115,7 +138,7 @@ def describe(machine):
 
 def plot(results):
     """Seconds per epoch of each loop, as bars of data, step and evaluation; and the same in words."""
-    tasks = list(results["tasks"].values())
+    tasks = loop_tasks(results)
     figure = Figure(figsize=(9, 2.5 * len(tasks)), layout="constrained")
     words = []
     for axes, task in zip(figure.subplots(len(tasks), squeeze=False)[:, 0], tasks, strict=True):

@@ -4,6 +4,7 @@ Comments give the shape behind each layer: channels x height x width, and the re
 """
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 
@@ -231,3 +232,83 @@ def resnet18(width=64, classes=10, channels=3):
         nn.Flatten(),  # 512
         nn.Linear(8 * width, classes),  # one score a class
     )
+
+
+class ConvPoolBlock(nn.Sequential):
+    """A 3x3 convolution, max-pooling, batch norm and ReLU; pooling comes first, so the other two have a quarter to do.
+
+    Maps (N, in_channels, H, W) to (N, out_channels, H' // 2, W' // 2) with H' = H + 2 * padding - 2.
+    """
+
+    def __init__(self, in_channels, out_channels, padding=0):
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=padding, bias=False),
+            nn.MaxPool2d(2),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+        )
+
+
+def under_a_minute():
+    """The small network of s11: (N, 1, 28, 28) images to (N, 10) logits, 9,074 parameters."""
+    return nn.Sequential(
+        ConvPoolBlock(1, 8),  # 8 x 13 x 13, rf 4
+        ConvBlock(8, 16, padding=1),  # 16 x 13 x 13, rf 8
+        ConvBlock(16, 16),  # 16 x 11 x 11, rf 12
+        ConvPoolBlock(16, 16),  # 16 x 4 x 4, rf 18
+        ConvBlock(16, 20),  # 20 x 2 x 2, rf 26
+        nn.AvgPool2d(2),  # 20 x 1 x 1, rf 30: the whole image
+        nn.Flatten(),  # 20
+        nn.Linear(20, 10),  # one score a class
+    )
+
+
+def under_an_hour(classes=10, channels=3, identity=True):
+    """The large network of s11, wide and not deep: (N, channels, 32, 32) images to (N, classes) logits.
+
+    1,972,778 parameters for 10 classes and 3 channels; 288 of them are the first layer's. With `identity`, each other
+    convolution begins by handing on the maps that it gets.
+    """
+    network = nn.Sequential(
+        nn.Conv2d(channels, 8 * channels, kernel_size=2, bias=False),  # 24 x 31 x 31, rf 2
+        nn.ReLU(inplace=True),
+        ConvPoolBlock(8 * channels, 64, padding=1),  # 64 x 15 x 15, rf 5
+        ConvBlock(64, 64, padding=1),  # 64 x 15 x 15, rf 9
+        ConvPoolBlock(64, 256, padding=1),  # 256 x 7 x 7, rf 15
+        ConvBlock(256, 256, padding=1),  # 256 x 7 x 7, rf 23
+        ConvPoolBlock(256, 256, padding=1),  # 256 x 3 x 3, rf 35: the whole image
+        ConvBlock(256, 256, padding=1),  # 256 x 3 x 3, rf 51
+        nn.AdaptiveAvgPool2d(1),  # 256 x 1 x 1: the mean of each map
+        nn.Flatten(),  # 256
+        nn.Linear(256, classes),  # one score a class
+    )
+    for layer in network[2:].modules():
+        if identity and isinstance(layer, nn.Conv2d):
+            nn.init.dirac_(layer.weight.data[: layer.in_channels])
+    return network
+
+
+class Views(nn.Module):
+    """A network that is trained as it is, and that answers with the mean of its scores for six views of an image.
+
+    The views are the image as it is and shifted by one pixel towards two corners, each also mirrored. What comes in at
+    a border is a mirror image of what lies beside it.
+    """
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        if self.training:
+            return self.network(x)
+        padded = F.pad(x, (1, 1, 1, 1), mode="reflect")
+        height, width = x.shape[2:]
+        shifted = [padded[:, :, top : top + height, top : top + width] for top in range(3)]
+        views = [view for image in shifted for view in (image, image.flip(3))]
+        return torch.stack([self.network(view) for view in views]).mean(dim=0)
+
+
+def speedrun(variant):
+    """The network of a record of s11, "minute" or "hour"."""
+    return {"minute": under_a_minute, "hour": lambda: Views(under_an_hour())}[variant]()

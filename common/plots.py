@@ -361,6 +361,19 @@ def filters_and_maps(model, layer, image):
     )
 
 
+def color_filters(filters, columns=6):
+    """Filters (K, C, h, w) of one or three channels as small pictures, numbered: grey is 0, bright is positive."""
+    figure, axes = _image_axes(-(-len(filters) // columns), columns, size=0.9, title=0.22)
+    for number, (axis, weights) in enumerate(zip(axes.flat, filters.cpu(), strict=False), 1):
+        shown = 0.5 + weights / weights.abs().max() / 2
+        axis.imshow(shown.permute(1, 2, 0).squeeze(-1), cmap="gray", vmin=0, vmax=1)
+        axis.set_title(number, fontsize=9)
+    return (
+        figure,
+        f"The {len(filters)} filters of {filters.shape[2]} x {filters.shape[3]} pixels, grey where a weight is 0.",
+    )
+
+
 def feature_maps(model, image, layers, count=6):
     """The most active maps after each of `layers` {title: module}, for one normalised image (C, H, W), numbered.
 

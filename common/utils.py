@@ -74,6 +74,13 @@ def device_name(device):
     return torch.cuda.get_device_name() if torch.device(device).type == "cuda" else "CPU"
 
 
+def processor():
+    """The name of the processor, as far as the system tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())
+
+
 @contextlib.contextmanager
 def modes_kept(model):
     """After the block, put each module of a model back into its mode, training or evaluation."""

@@ -298,11 +298,11 @@ def fetch_data(options):
 
 def list_sessions(options):
     where = "runs/quick" if options.quick else "sessions"
-    rows = [("session", "variant", "parameters", "test accuracy", "seconds", "where")]
+    rows = [("session", "variant", "parameters", "test accuracy", "training", "where")]
     for session in all_sessions():
         for group in measures.groups(notebooks.results(ROOT / where / session.name)):
             accuracy = f"{group.accuracy} (n = {group.n})"
-            numbers = f"{group.parameters:,}", accuracy, f"{group.seconds:.1f}"
+            numbers = f"{group.parameters:,}", accuracy, group.time
             rows.append((session.name, group.name, *numbers, f"{where}/{session.name}/README.md"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

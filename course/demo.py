@@ -55,11 +55,13 @@ def session_networks(session, images):
         return
     record = records[0]
     accuracies = {part.get("part"): part["test_accuracy"] for part in record["metrics"].get("parts", [])}
-    accuracies[""] = judged(record)["test_accuracy"]
+    accuracies[""] = judged(record).get("single_view_accuracy", judged(record)["test_accuracy"])
     trained = tensor_names(file)
     for name, call in {"": session.network, **session.others}.items():
-        network = call_named(model, call, record["params"])
-        tensors, prefix = network.state_dict(), f"{name}/" if name else ""
+        network, prefix = call_named(model, call, record["params"]), f"{name}/" if name else ""
+        if isinstance(network, model.Views):  # the demo looks at an image once
+            network, prefix = network.network, f"{prefix}network."
+        tensors = network.state_dict()
         described = describe(network, *examples(network, dataset))
         entry = {
             "id": f"{session.name}-{name.replace(' ', '-')}" if name else session.name,

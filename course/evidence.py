@@ -72,7 +72,8 @@ def _within(record):
         yield "its history is not that of the part whose numbers it has."
     if shown.get("seconds", record["seconds"]["train"]) != record["seconds"]["train"]:
         yield "the seconds of its training are not those of the part whose numbers it has."
-    if shown.get("target", params["target"]) != params["target"]:
+    targets = [value for name, value in params.items() if name.endswith("target")]
+    if shown.get("target", params["target"]) not in targets:
         yield "the target is not that of its parameters."
     if "stored" in metrics:
         right, changed = (metrics["stored"][name] for name in ("right", "changed"))

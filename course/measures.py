@@ -59,12 +59,19 @@ class Group:
     others: dict[str, Measure]  # other accuracies
     parameters: int
     receptive_field: int | str  # "" if the runs do not say
-    seconds: float  # of training, mean over the runs
+    seconds: list[float]  # of training, in each run
     device: str
+    dataset: str
 
     @property
     def n(self):
         return len(self.accuracy.values)
+
+    @property
+    def time(self):
+        """How long a training took, as a text: the mean over the runs and, of several, their range."""
+        times = f"{min(self.seconds):.1f} to {max(self.seconds):.1f}"
+        return f"{statistics.mean(self.seconds):.1f} s" + (f" ({times})" if self.n > 1 else "")
 
     @property
     def measures(self):
@@ -123,6 +130,7 @@ def _results(record):
         },
         "seconds": record["seconds"]["train"],
         "device": device(record),
+        "dataset": record["dataset"]["name"],
         **record["metrics"],
     }
     parts = record["metrics"].get("parts", [])
@@ -142,6 +150,7 @@ def _group(name, results):
         },
         parameters=first["parameters"],
         receptive_field=first.get("receptive_field", ""),
-        seconds=statistics.mean(result["seconds"] for result in results),
+        seconds=[result["seconds"] for result in results],
         device=" or ".join(sorted({result["device"] for result in results})),
+        dataset=first["dataset"],
     )

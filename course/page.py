@@ -79,7 +79,9 @@ def summary(session, page, records):
         "profile": shown["profile"],
         "claimed": session.claimed,
         "dataset": data,
+        "datasets": list({record["dataset"]["sha256"]: record["dataset"] for record in records}.values()),
         "groups": found,
+        "named": [group for group in found if group.name in session.seeds] or found,
         "head": head,
         "differences": _differences(found, head),
         "compared": _compared(session, head),
@@ -98,13 +100,25 @@ def summary(session, page, records):
         "shown": shown,
         "weights": list(weights_files(records)),
         "command": _command(shown, session.schema),
+        "epochs": next(name for name in session.schema if name.endswith("epochs")),
         "parameters": {name: shown["params"][name] for name in session.schema if name in shown["params"]},
     }
 
 
 def _differences(groups, head):
-    """All pairs of groups with two or more runs, the headline's last: [(names, {measure: Difference})]."""
+    """Groups of two runs or more, compared two by two, the headline's last: [(names, {measure: Difference})].
+
+    Those of other data are not compared, and a line of a ledger, "NAME, change", only with the group NAME.
+    """
     groups = sorted((group for group in groups if group.n > 1), key=lambda group: group is head)
+    names = {group.name for group in groups}
+    bases = {name: name.rpartition(", ")[0] for name in names if name.rpartition(", ")[0] in names}
+
+    def comparable(before, after):
+        lines = [name for name in (before.name, after.name) if name in bases]
+        own = not lines or bases.get(before.name) == after.name or bases.get(after.name) == before.name
+        return own and before.dataset == after.dataset
+
     return [
         (
             (before.name, after.name),
@@ -116,6 +130,7 @@ def _differences(groups, head):
             },
         )
         for before, after in itertools.combinations(groups, 2)
+        if comparable(before, after)
     ]
 
 

@@ -26,7 +26,7 @@ MEASURES = {
     "properties": {
         **{"part": TEXT, "parameters": COUNT, "receptive_field": COUNT, "seconds": SECONDS, "target": FRACTION},
         **{"draw": {"type": "integer"}, "history": HISTORY},
-        **dict.fromkeys(["group", "targets", "device"], False),  # a page uses these names for something else
+        **dict.fromkeys(["group", "targets", "device", "dataset"], False),  # a page uses these names for something else
     },
     "patternProperties": {"_accuracy\\Z": FRACTION},
     "required": ["test_accuracy"],

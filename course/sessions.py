@@ -26,6 +26,7 @@ SCHEMA = {
         "others": {"type": "object", "additionalProperties": CALL},
         "quick": {"type": "object"},
         "colab_minutes": {"type": "number"},
+        "threads": {"type": "integer", "minimum": 1},
         "read_first": {"type": "boolean"},
         "compare_with": {"type": "array", "prefixItems": [TEXT, TEXT], "minItems": 2, "maxItems": 2},
     },
@@ -55,6 +56,7 @@ class Session:
     test_set: str = ""  # makes the session's data set from the loaded one, if they differ
     loader: str = "Loader"  # the class in common/data.py whose batches the network takes
     colab_minutes: float | None = None  # an estimate for the full run on a Colab GPU
+    threads: int = 1  # of a run of the full profile in a batch
     read_first: bool = False  # whether a reader begins with it, whatever its number
     compare_with: tuple = ()  # another session's folder and a variant of it, with which the page compares
     scores: dict = field(default_factory=dict)  # {accuracy: number of outputs}, if the network has several answers

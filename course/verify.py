@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from common import data, model, train, utils
 from common.record import lesson_hashes
-from course.evidence import contradictions, judged
+from course.evidence import DATASETS, contradictions, judged
 from course.notebooks import PublishError, first_line, results, run_of, weights_files
 from course.publish import rerender, write_files
 
@@ -31,18 +31,30 @@ def verify(session, device="auto", note=False):
     if not records:
         raise PublishError(f"{name}: there is no record of the run that wrote weights.safetensors.")
     device = utils.choose_device(device)
-    dataset = data.load(records[0]["params"]["dataset"])
-    if dataset.sha256 != records[0]["dataset"]["sha256"]:
-        raise PublishError(f"{name}: the data set {dataset.name} is not that of the record.")
     for why in contradictions(records):
         raise PublishError(f"{name}: {why}")
-    found = [verify_run(session, path, record, dataset, device) for path, record in weights_files(records).items()]
+    datasets = load_datasets(name, records)
+    found = [
+        verify_run(session, path, record, datasets[record["dataset"]["name"]], device)
+        for path, record in weights_files(records).items()
+    ]
     if note:
         verified = {"date": date.today().isoformat(), "found": found, "device": utils.device_name(device)}
         verified |= {"versions": utils.versions(), "common_sha256": lesson_hashes()}
         write_files(folder, {"verified.json": json.dumps(verified, indent=1) + "\n"})
         rerender(folder)
     return "\n".join(f"{name}: {line}" for line in found)
+
+
+def load_datasets(name, records):
+    """The data sets of a session's records, {name as shown: Dataset}; raises PublishError where one is another."""
+    found = {}
+    for shown, sha256 in {(record["dataset"]["name"], record["dataset"]["sha256"]) for record in records}:
+        parameter = DATASETS[shown][0] if shown in DATASETS else records[0]["params"]["dataset"]
+        found[shown] = data.load(parameter)
+        if found[shown].sha256 != sha256:
+            raise PublishError(f"{name}: the data set {found[shown].name} is not that of the record.")
+    return found
 
 
 def verify_run(session, path, record, dataset, device):
