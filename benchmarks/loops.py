@@ -46,7 +46,7 @@ TASKS = {
     "minute": Task(
         "mnist", model.under_a_minute, 128, 0.1, data.Augment(rotate=8, shift=1.5, scale=0.08), 0.994, 6, True
     ),
-    "hour": Task("cifar10", hour, 512, 0.5, MIRROR, 0.94, 28, True, utils.has_bfloat16(utils.choose_device())),
+    "hour": Task("cifar10", hour, 512, 0.5, MIRROR, 0.94, 36, True, utils.has_bfloat16(utils.choose_device())),
 }
 SESSION_6 = Task("mnist", model.under_10k, 64, 0.1, data.Augment(rotate=10, shift=2, scale=0.1), 0.994, 20)
 
