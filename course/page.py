@@ -100,7 +100,7 @@ def summary(session, page, records):
         "shown": shown,
         "weights": list(weights_files(records)),
         "command": _command(shown, session.schema),
-        "epochs": next(name for name in session.schema if name.endswith("epochs")),
+        "epochs": next((name for name in session.schema if name.endswith("epochs")), None),
         "parameters": {name: shown["params"][name] for name in session.schema if name in shown["params"]},
     }
 

@@ -31,9 +31,9 @@ def verify(session, device="auto", note=False):
     if not records:
         raise PublishError(f"{name}: there is no record of the run that wrote weights.safetensors.")
     device = utils.choose_device(device)
+    datasets = load_datasets(name, records)
     for why in contradictions(records):
         raise PublishError(f"{name}: {why}")
-    datasets = load_datasets(name, records)
     found = [
         verify_run(session, path, record, datasets[record["dataset"]["name"]], device)
         for path, record in weights_files(records).items()
