@@ -90,8 +90,8 @@ def photograph_candidate(rate=0.2, weight_decay=5e-4, batch_size=128, width=16):
     return {"width": width, "batch size": batch_size, "rate": rate, "weight decay": weight_decay}
 
 
-def fast(epochs, images=45_000):
-    """How to judge a candidate for the hour of session 11: its network, fewer epochs or fewer images."""
+def fast(epochs, images=None):
+    """How to judge a candidate for the hour of session 11: its network, few epochs, or the first `images` only."""
 
     def judge(candidate, searched):
         without = candidate.get("without", "")
