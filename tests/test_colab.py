@@ -89,7 +89,8 @@ def remote(tmp_path_factory):
 def test_a_session_alone_runs_to_its_end_and_changes_no_package(session, remote, tmp_path):
     colab = Colab(tmp_path, remote)
     before = colab.versions()
-    notebook = colab.run(session.path, {**session.quick, "epochs": 2})
+    two_epochs = {name: 2 for name in session.schema if name.endswith("epochs")}
+    notebook = colab.run(session.path, session.quick | two_epochs)
     assert colab.versions() == before
     record = notebooks.read_record(notebook, session.name)
     assert record["session"] == session.name
