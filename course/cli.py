@@ -90,6 +90,7 @@ def parse_arguments(arguments):
     command.add_argument(
         "--to", type=named_path, metavar="FOLDER", help="write the page there, not into sessions/; quick runs need it"
     )
+    command.add_argument("--add", action="store_true", help="keep the runs that are published, and add these")
     command.add_argument("--rerender", action="store_true", help="make the published READMEs again, with today's prose")
     command.set_defaults(command=run_publish)
 
@@ -195,12 +196,14 @@ def run_publish(options):
     zipped = [path for path in options.notebooks if path.suffix == ".zip"]
     if zipped and len(options.notebooks) > 1:
         raise UsageError("Give one zip, and nothing else.")
+    if options.add and (zipped or options.rerender):
+        raise UsageError("--add needs the executed notebooks of one session.")
     if zipped:
         pages = publish.publish_zip(zipped[0], options.to)
     elif options.rerender:
         pages = publish.rerender_all()
     else:
-        pages = [publish.publish(options.notebooks, options.to) / "README.md"]
+        pages = [publish.publish(options.notebooks, options.to, options.add) / "README.md"]
     published = refused = 0
     for page in pages:  # as they come
         if isinstance(page, notebooks.PublishError):

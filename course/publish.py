@@ -6,6 +6,7 @@ import tempfile
 import zlib
 from collections import Counter
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
@@ -44,42 +45,54 @@ def publishing_lock():
         yield
 
 
+@dataclass
+class Source:
+    """Where a page has a run from: an executed notebook and the weights beside it, or what is published already."""
+
+    record: dict
+    path: Path  # of the notebook, or of results.json: only the run that a page shows has its notebook there
+    weights: Path  # which need not be there, where they are too large to be published
+
+
 @publishing_lock()
-def publish(paths, folder=None):
+def publish(paths, folder=None, add=False):
     """Publish executed notebooks, all runs of one session, and return the folder: by default sessions/<session>.
 
-    Raises PublishError if a notebook does not fit the session's source or the other notebooks.
+    With `add` they come to the runs that are published there; without, they replace them.
+
+    Raises PublishError if a notebook does not fit the session's source or the other runs.
     """
     notebooks = {path: read_notebook(path) for path in paths}
-    records = {path: read_record(notebook, path.name) for path, notebook in notebooks.items()}
-    sessions = {record["session"] for record in records.values()}
+    given = [Source(read_record(notebooks[path], path.name), path, path.with_suffix(".safetensors")) for path in paths]
+    sessions = {source.record["session"] for source in given}
     if len(sessions) != 1:
         raise PublishError(f"These are runs of {', '.join(sorted(sessions))}: publish one session at a time.")
     own = SESSIONS / sessions.pop()
     if not (own / "session.ipynb").exists():
         raise PublishError(f"There is no session {own.name} here.")
     session = read_session(own)
-    paths = sorted(paths, key=lambda path: (records[path]["variant"] != session.headline, run_of(records[path])))
     folder = folder or own
     published = folder.resolve() == own.resolve()
     if not published:
         _check_folder(folder, session.name)
-    ordered = [records[path] for path in paths]
-    _check(session, ordered, paths, published)
-    for path in paths:
-        check_notebook(notebooks[path], records[path], path)
-        check_code(notebooks[path], session.notebook, path)
-    for why in contradictions(ordered):
+    sources = [*given, *(_published(folder) if add else [])]
+    sources.sort(key=lambda source: (source.record["variant"] != session.headline, run_of(source.record)))
+    records = [source.record for source in sources]
+    _check(session, records, [source.path for source in sources], published)
+    for source in given:
+        check_notebook(notebooks[source.path], source.record, source.path)
+        check_code(notebooks[source.path], session.notebook, source.path)
+    for why in contradictions(records):
         raise PublishError(f"The records are inconsistent: {why[:300]}")
-    shown = paths[0]
-    files = {"executed.ipynb": nbformat.writes(_portable(notebooks[shown])) + "\n"}
-    files["results.json"] = json.dumps(ordered, indent=1) + "\n"
-    files |= render(session, notebooks[shown], ordered)
-    for name, record in weights_files(ordered).items():
-        path = paths[ordered.index(record)]
-        weights = path.with_suffix(".safetensors")
+    shown = notebooks.get(sources[0].path) or read_notebook(folder / "executed.ipynb")
+    files = {"executed.ipynb": nbformat.writes(_portable(shown)) + "\n"}
+    files["results.json"] = json.dumps(records, indent=1) + "\n"
+    files |= render(session, shown, records)
+    for name, record in weights_files(records).items():
+        source = sources[records.index(record)]
+        weights = source.weights
         if not weights.exists() or hash_file(weights) != record["weights"]["sha256"]:
-            raise PublishError(f"{weights} is missing or not the file that {path.name} wrote.")
+            raise PublishError(f"{weights} is missing or not the file that {source.path.name} wrote.")
         check_weights(weights, record)
         files[name] = weights.read_bytes()
     before = set() if published else {"weights.safetensors", *weights_files(results(folder))}
@@ -90,6 +103,16 @@ def publish(paths, folder=None):
         if name not in files and (published or name in before):  # of other runs
             old.unlink(missing_ok=True)
     return folder
+
+
+def _published(folder):
+    """The runs of a page as sources of a new one."""
+    records = results(folder)
+    if not records:
+        raise PublishError(f"Nothing is published in {folder} to which runs could be added.")
+    weights = {run_of(record): folder / name for name, record in weights_files(records).items()}
+    too_large = folder / "weights.safetensors, too large to be committed,"
+    return [Source(record, folder / "results.json", weights.get(run_of(record), too_large)) for record in records]
 
 
 def publish_zip(path, to=None):

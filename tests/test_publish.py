@@ -70,6 +70,11 @@ def page(course):
     return course.root / "sessions" / "s99_test"
 
 
+def published(course):
+    """The content of each published file."""
+    return {path: path.read_bytes() for path in page(course).rglob("*") if path.is_file()}
+
+
 def change(path, edit):
     """Edit a notebook with a function."""
     notebook = nbformat.read(path, 4)
@@ -516,6 +521,29 @@ def test_the_weights_of_every_run_are_published(mine):
     assert [path.name for path in kept.parent.iterdir()] == [kept.name]
     other.unlink()
     assert "A-seed-1.safetensors is missing or not the file" in mine("publish", *runs_of(mine)).stderr_text
+
+
+def test_runs_can_be_added_to_those_that_are_published(mine):
+    first, second = runs_of(mine)
+    assert "Nothing is published in " in mine("publish", "--add", second).stderr_text
+    assert mine("publish", first, second).returncode == 0
+    together = published(mine)
+    assert mine("publish", first).returncode == 0
+    assert published(mine) != together
+    first.unlink()
+    first.with_suffix(".safetensors").unlink()
+    assert mine("publish", "--add", second).returncode == 0
+    assert published(mine) == together
+    assert "Variant A, seed 1 was given 2 times." in mine("publish", "--add", second).stderr_text
+
+
+def test_an_added_run_can_be_the_one_that_the_page_shows(mine):
+    first, second = runs_of(mine)
+    assert mine("publish", first, second).returncode == 0
+    together = published(mine)
+    assert mine("publish", second).returncode == 0
+    assert mine("publish", "--add", first).returncode == 0
+    assert published(mine) == together
 
 
 def test_large_weights_are_not_committed_and_the_page_says_where_they_are(mine):
