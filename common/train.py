@@ -205,7 +205,7 @@ def log_line(row, test_size, seconds):
     line += f"train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.2%}  "
     if "held_out_accuracy" in row:
         line += f"held out {row['held_out_accuracy']:.2%}  "
-    if "test_accuracy" in row:
+    if "test_loss" in row:
         right = round(row["test_accuracy"] * test_size)
         line += f"Test set: Average loss: {row['test_loss']:.4f}, "
         line += f"Accuracy: {right}/{test_size} ({row['test_accuracy']:.2%})  "
