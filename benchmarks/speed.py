@@ -94,13 +94,16 @@ def run(script, arguments):
 
 
 def describe_machine(threads):
-    """Processor, usable cores, versions and load; warns if something else is running."""
+    """Processor, usable cores, versions and load; waits for a quiet machine, and warns if it does not become one."""
     versions = utils.versions()
     for package in ("pytorch-lightning", "captum", "grad-cam", "torch-lr-finder"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "not installed"
+    deadline = time.monotonic() + 180  # a benchmark that has just ended is forgotten by then
+    while load() > 0.5 and time.monotonic() < deadline:
+        time.sleep(5)
     before = load()
     if before > 0.5:
         print(f"Warning: the machine is not quiet (load {before}): these times mean little.")
