@@ -51,7 +51,7 @@ class Source:
 
     record: dict
     path: Path  # of the notebook, or of results.json: only the run that a page shows has its notebook there
-    weights: Path  # which need not be there, where they are too large to be published
+    weights: Path  # another file, or none, where those of this run are too large to be published
 
 
 @publishing_lock()
@@ -110,9 +110,11 @@ def _published(folder):
     records = results(folder)
     if not records:
         raise PublishError(f"Nothing is published in {folder} to which runs could be added.")
-    weights = {run_of(record): folder / name for name, record in weights_files(records).items()}
-    too_large = folder / "weights.safetensors, too large to be committed,"
-    return [Source(record, folder / "results.json", weights.get(run_of(record), too_large)) for record in records]
+    names = {run_of(record): name for name, record in weights_files(records).items()}
+    return [
+        Source(record, folder / "results.json", folder / names.get(run_of(record), "weights.safetensors"))
+        for record in records
+    ]
 
 
 def publish_zip(path, to=None):
