@@ -36,7 +36,9 @@ def test_networks_json_is_what_the_course_writes_today():
 
 def test_images_json_knows_the_statistics_of_the_digits(digits):
     known = IMAGES["digits"]
-    assert known["mean"] == list(digits.mean) and known["std"] == list(digits.std)
+    # The last digit depends on the processor, which adds in an order of its own.
+    assert known["mean"] == pytest.approx(digits.mean, rel=1e-12)
+    assert known["std"] == pytest.approx(digits.std, rel=1e-12)
     assert known["classes"] == list(digits.classes)
     first = digits.test.images[(digits.test.labels == 0).nonzero()[0, 0], 0]
     assert torch.equal(sprite("digits")[0, 0], first)
