@@ -91,34 +91,28 @@ def photograph_candidate(rate=0.2, weight_decay=5e-4, batch_size=128, width=16):
 
 
 def fast(epochs, images=None):
-    """How to judge a candidate for the hour of session 11: its network, few epochs, or the first `images` only."""
+    """How to judge a candidate for the hour of session 11: its network and recipe, with the first `images` only."""
 
     def judge(candidate, searched):
-        without = candidate.get("without", "")
         part = data.Split(searched.train.images[:images], searched.train.labels[:images])
         searched = data.with_splits(searched, part, searched.test, searched.classes)
-        augment = data.Augment(crop_padding=candidate.get("crop padding", 2), flip=True)
+        augment = data.Augment(crop_padding=candidate["crop padding"], flip=True)
         train_loader, held_out = data.loaders(searched, 512, augment)
-        net = model.under_an_hour(identity="identity" not in without).to(memory_format=torch.channels_last)
-        if "whitening" not in without:
-            filters = speedrun.whitening(data.normalise(searched, searched.train.images[:5000]))
-            net[0].weight.requires_grad_(False).copy_(filters)
-        rate = candidate.get("rate", 0.5)
-        optimizer, schedule = train.one_cycle(net, train_loader, rate, epochs, candidate["weight decay"])
-        smoothing = 0.0 if "label smoothing" in without else candidate.get("label smoothing", 0.1)
-        loss = partial(F.cross_entropy, label_smoothing=smoothing)
+        net = model.under_an_hour().to(memory_format=torch.channels_last)
+        filters = speedrun.whitening(data.normalise(searched, searched.train.images[:5000]))
+        net[0].weight.requires_grad_(False).copy_(filters)
+        rates = {"lr": candidate["rate"], "filter_lr": candidate["rate of filters"]}
+        optimizer, schedule = speedrun.one_cycle(net, train_loader, epochs=epochs, weight_decay=1e-3, **rates)
+        loss = partial(F.cross_entropy, label_smoothing=candidate["label smoothing"])
         options = {"epochs": epochs, "schedule": schedule, "held_out": held_out, "bfloat16": utils.has_bfloat16("cpu")}
         return train.fit(net, train_loader, None, optimizer, loss=loss, **options)
 
     return judge
 
 
-def fast_candidate(rate=0.5, weight_decay=1e-3, without=""):
-    return {"rate": rate, "weight decay": weight_decay, "without": without}
-
-
-def overfitting_candidate(smoothing=0.2, padding=2, weight_decay=1e-3):
-    return {"label smoothing": smoothing, "crop padding": padding, "weight decay": weight_decay}
+def fast_candidate(filter_rate=0.08, rate=0.5, smoothing=0.2, padding=2):
+    rates = {"rate of filters": filter_rate, "rate": rate}
+    return {**rates, "label smoothing": smoothing, "crop padding": padding}
 
 
 # name: (data set, how to judge a candidate, the candidates)
@@ -171,25 +165,22 @@ SEARCHES = {
     ),
     "s11_hour": (
         "cifar10",
-        fast(4),
+        fast(10),
         [
             fast_candidate(),
-            fast_candidate(rate=1.0),
+            fast_candidate(filter_rate=0.04),
+            fast_candidate(filter_rate=0.16),
             fast_candidate(rate=0.25),
-            fast_candidate(weight_decay=5e-4),
-            fast_candidate(without="whitening"),
-            fast_candidate(without="identity"),
-            fast_candidate(without="label smoothing"),
-            fast_candidate(without="identity, label smoothing"),
+            fast_candidate(smoothing=0.0),
         ],
     ),
     "s11_hour_overfitting": (  # few images, many epochs: what works against overfitting shows only so
         "cifar10",
         fast(20, images=5000),
         [
-            overfitting_candidate(),
-            overfitting_candidate(padding=4),
-            overfitting_candidate(smoothing=0.0),
+            fast_candidate(),
+            fast_candidate(padding=4),
+            fast_candidate(smoothing=0.0),
         ],
     ),
 }
