@@ -90,7 +90,7 @@ def photograph_candidate(rate=0.2, weight_decay=5e-4, batch_size=128, width=16):
     return {"width": width, "batch size": batch_size, "rate": rate, "weight decay": weight_decay}
 
 
-def fast(epochs, images=None):
+def fast(images=None):
     """How to judge a candidate for the hour of session 11: its network and recipe, with the first `images` only."""
 
     def judge(candidate, searched):
@@ -98,11 +98,10 @@ def fast(epochs, images=None):
         searched = data.with_splits(searched, part, searched.test, searched.classes)
         augment = data.Augment(crop_padding=candidate["crop padding"], flip=True)
         train_loader, held_out = data.loaders(searched, 512, augment)
-        net = model.under_an_hour().to(memory_format=torch.channels_last)
+        epochs, net = candidate["epochs"], model.under_an_hour().to(memory_format=torch.channels_last)
         filters = speedrun.whitening(data.normalise(searched, searched.train.images[:5000]))
         net[0].weight.requires_grad_(False).copy_(filters)
-        rates = {"lr": candidate["rate"], "filter_lr": candidate["rate of filters"]}
-        optimizer, schedule = speedrun.one_cycle(net, train_loader, epochs=epochs, weight_decay=1e-3, **rates)
+        optimizer, schedule = speedrun.one_cycle(net, train_loader, 0.5, epochs, 1e-3, candidate["rate of filters"])
         loss = partial(F.cross_entropy, label_smoothing=candidate["label smoothing"])
         options = {"epochs": epochs, "schedule": schedule, "held_out": held_out, "bfloat16": utils.has_bfloat16("cpu")}
         return train.fit(net, train_loader, None, optimizer, loss=loss, **options)
@@ -110,9 +109,9 @@ def fast(epochs, images=None):
     return judge
 
 
-def fast_candidate(filter_rate=0.08, rate=0.5, smoothing=0.2, padding=2):
-    rates = {"rate of filters": filter_rate, "rate": rate}
-    return {**rates, "label smoothing": smoothing, "crop padding": padding}
+def fast_candidate(epochs=4, filter_rate=0.08, smoothing=0.2, padding=2):
+    rest = {"label smoothing": smoothing, "crop padding": padding}
+    return {"epochs": epochs, "rate of filters": filter_rate, **rest}
 
 
 # name: (data set, how to judge a candidate, the candidates)
@@ -153,7 +152,7 @@ SEARCHES = {
     ),
     "s11_minute": (
         "mnist",
-        classify(model.under_a_minute, 6),
+        classify(model.under_a_minute, 9),
         [
             candidate(128, 0.1, 1e-4, LIGHT),
             candidate(128, 0.05, 1e-4, LIGHT),
@@ -161,26 +160,26 @@ SEARCHES = {
             candidate(128, 0.1, 5e-4, LIGHT),
             candidate(128, 0.1, 1e-4, WEAK),
             candidate(64, 0.1, 1e-4, LIGHT),
+            candidate(128, 0.1, 1e-4, "none"),
         ],
     ),
     "s11_hour": (
         "cifar10",
-        fast(10),
+        fast(),
         [
             fast_candidate(),
+            fast_candidate(epochs=10),
             fast_candidate(filter_rate=0.04),
             fast_candidate(filter_rate=0.16),
-            fast_candidate(rate=0.25),
-            fast_candidate(smoothing=0.0),
         ],
     ),
     "s11_hour_overfitting": (  # few images, many epochs: what works against overfitting shows only so
         "cifar10",
-        fast(20, images=5000),
+        fast(images=5000),
         [
-            fast_candidate(),
-            fast_candidate(padding=4),
-            fast_candidate(smoothing=0.0),
+            fast_candidate(epochs=20),
+            fast_candidate(epochs=20, padding=4),
+            fast_candidate(epochs=20, smoothing=0.0),
         ],
     ),
 }
