@@ -113,14 +113,16 @@ def _dataset(name, train, test, classes, sha256):
     """Make a Dataset, with the pixel statistics of its training images."""
     _check_labels(train, test, classes)
     pixels = train.images.transpose(0, 1).flatten(1)  # (C, N * H * W)
-    histogram = torch.stack([torch.bincount(channel, minlength=256) for channel in pixels]).double()  # (C, 256)
-    histogram /= histogram.sum(1, keepdim=True)
-    values = torch.arange(256).double() / 255
-    mean = histogram @ values
-    std = (histogram @ values**2 - mean**2).clamp(min=0).sqrt()
-    if std.min() < 1e-6:
+    counts = torch.stack([torch.bincount(channel, minlength=256) for channel in pixels])  # of each value: (C, 256)
+    values, pixels_each = torch.arange(256), pixels.shape[1]
+    # Whole numbers until the last step: their sums are the same on every processor.
+    sums, squares = (counts @ values).tolist(), (counts @ values**2).tolist()
+    mean = tuple(total / pixels_each / 255 for total in sums)
+    spreads = [square * pixels_each - total**2 for total, square in zip(sums, squares, strict=True)]
+    std = tuple(math.sqrt(spread) / pixels_each / 255 for spread in spreads)
+    if min(std) == 0:
         raise DataError(f"{name}: all pixels of a colour channel are the same, so there is nothing to learn from it.")
-    return Dataset(name, train, test, tuple(classes), tuple(mean.tolist()), tuple(std.tolist()), sha256)
+    return Dataset(name, train, test, tuple(classes), mean, std, sha256)
 
 
 def _load_digits(root):
