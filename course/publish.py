@@ -206,13 +206,11 @@ def _check(session, records, paths, published):
             check_parameters(schema, record["params"])
         if published and record["profile"] != "full":
             raise PublishError(f"{path} is a run of the quick profile; only runs of the full one are published.")
+        if shared_parameters(record) != shared_parameters(records[0]):
+            raise PublishError(f"{path} has other parameters than {paths[0]}: publish runs of one kind together.")
         first = next(other for other in records if other["variant"] == record["variant"])
         if record["dataset"] != first["dataset"]:  # session 11 has a data set for each variant
             raise PublishError(f"{path} used other data than {paths[records.index(first)]}.")
-        first = next(other for other in records if other["dataset"] == record["dataset"])  # the page compares these
-        if shared_parameters(record) != shared_parameters(first):
-            kind = f"{paths[records.index(first)]}: publish runs of one kind together."
-            raise PublishError(f"{path} has other parameters than {kind}")
     for (variant, seed), count in Counter(map(run_of, records)).items():
         if count > 1:
             raise PublishError(f"Variant {variant}, seed {seed} was given {count} times.")

@@ -502,31 +502,6 @@ def test_text_in_a_record_stays_inert(mine):
     assert r"\[x\]\(http&#58;//bad\) \| \`code\`" in readme
 
 
-def test_runs_on_other_data_may_have_other_parameters(mine):
-    """As in session 11, whose two records have data of their own and need not have the same epochs."""
-
-    def allow_two_variants(notebook):
-        cell = find_cell(notebook, "parameters")
-        cell.source = cell.source.replace('["A"]', '["A", "B"]')
-
-    def set_parameters(notebook):
-        find_cell(notebook, "injected-parameters").source += '\nvariant = "B"\ntarget = 0.1'
-
-    def change_parameters(record):
-        record["variant"] = "B"
-        record["params"].update(variant="B", target=0.1)
-
-    other = runs_of(mine)[1]
-    for path in (page(mine) / "session.ipynb", *runs_of(mine)):
-        change(path, allow_two_variants)
-    change(other, set_parameters)
-    change_record(other, change_parameters)
-    assert "has other parameters than" in mine("publish", *runs_of(mine)).stderr_text
-    change_record(other, lambda record: record["dataset"].update(name="other toys", sha256=64 * "1"))
-    assert mine("publish", *runs_of(mine)).returncode == 0
-    assert "target = 0.1 instead of 0.5" in (page(mine) / "README.md").read_text()
-
-
 def test_the_weights_of_every_run_are_published(mine):
     first, other = (path.with_suffix(".safetensors") for path in runs_of(mine))
     assert mine("publish", *runs_of(mine)).returncode == 0
