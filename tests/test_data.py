@@ -8,6 +8,8 @@ import io
 import os
 import pickle
 import struct
+import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -52,6 +54,14 @@ def test_digits_match_scikit_learn(digits):
     pixels = digits.train.images.double() / 255
     assert digits.mean[0] == pytest.approx(float(pixels.mean()), abs=1e-9)
     assert digits.std[0] == pytest.approx(float(pixels.std(correction=0)), abs=1e-9)
+
+
+def test_the_digits_are_the_same_on_an_older_processor(digits):
+    """PyTorch without the vector instructions of newer processors rounds floats in another way."""
+    code = "from common import data; digits = data.load('digits'); print(digits.sha256, digits.mean, digits.std)"
+    environment = {**os.environ, "ATEN_CPU_CAPABILITY": "default"}
+    process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == f"{digits.sha256} {digits.mean} {digits.std}"
 
 
 def test_no_image_is_in_both_splits(digits):
