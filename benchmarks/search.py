@@ -25,8 +25,9 @@ AUGMENTATIONS = {
 }
 
 
-def candidate(batch_size, rate, weight_decay, augmentation):
-    return {"batch size": batch_size, "rate": rate, "weight decay": weight_decay, "augmentation": augmentation}
+def candidate(batch_size, rate, weight_decay, augmentation, **seed):
+    settings = {"batch size": batch_size, "rate": rate, "weight decay": weight_decay, "augmentation": augmentation}
+    return {**settings, **seed}
 
 
 def classify(network, epochs):
@@ -154,13 +155,14 @@ SEARCHES = {
         "mnist",
         classify(model.under_a_minute, 9),
         [
-            candidate(128, 0.1, 1e-4, LIGHT),
-            candidate(128, 0.05, 1e-4, LIGHT),
-            candidate(128, 0.2, 1e-4, LIGHT),
-            candidate(128, 0.1, 5e-4, LIGHT),
-            candidate(128, 0.1, 1e-4, WEAK),
-            candidate(64, 0.1, 1e-4, LIGHT),
-            candidate(128, 0.1, 1e-4, "none"),
+            candidate(128, 0.1, 1e-4, LIGHT, seed=0),
+            candidate(128, 0.05, 1e-4, LIGHT, seed=0),
+            candidate(128, 0.2, 1e-4, LIGHT, seed=0),
+            candidate(128, 0.1, 5e-4, LIGHT, seed=0),
+            candidate(128, 0.1, 1e-4, WEAK, seed=0),
+            candidate(64, 0.1, 1e-4, LIGHT, seed=0),
+            candidate(128, 0.1, 1e-4, "none", seed=0),
+            *(candidate(128, 0.1, 1e-4, images, seed=seed) for images in (LIGHT, "none") for seed in (1, 2)),
         ],
     ),
     "s11_hour": (
@@ -211,7 +213,7 @@ def search(name):
     for candidate in candidates:
         if candidate not in done:
             print(candidate)
-            utils.set_seed(0)
+            utils.set_seed(candidate.get("seed", 0))
             last = judge(candidate, searched).epochs[-1]
             results.append({**candidate, **held_out_measures(last)})
             results.sort(key=rank(name))
