@@ -310,5 +310,5 @@ class Views(nn.Module):
 
 
 def speedrun(variant):
-    """The network of a record of s11, "minute" or "hour"."""
-    return {"minute": under_a_minute, "hour": lambda: Views(under_an_hour())}[variant]()
+    """The network of a record of s11, "minute" or "hour", or of the "ledger" of the hour."""
+    return {"minute": under_a_minute, "hour": lambda: Views(under_an_hour()), "ledger": under_an_hour}[variant]()
