@@ -4,7 +4,6 @@ from collections import Counter
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 from torch.autograd import DeviceType
 from torch.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
@@ -30,9 +29,9 @@ def whitening(images, size=2):
 def orthogonal(gradient):
     """The gradient (out, in, H, W) of a convolution, but all its directions have nearly the same length.
 
-    A gradient, with a row for each filter, points above all in a few directions, and its steps go back and forth in
-    them. Whitened like the patches of an image, it moves in all directions alike; those that are hardly there, and may
-    be noise, stay shorter. This is the idea of Muon (Jordan 2024), which does it after the momentum.
+    A gradient, with a row for each filter, is long in a few directions, and its steps go back and forth along them.
+    Whitened like the patches of an image, it is equally long in all; only those that were hardly there, and may be
+    noise, stay shorter. This is the idea of Muon (Jordan 2024), which does it after the momentum.
     """
     rows = gradient.flatten(1)
     squares, directions = torch.linalg.eigh((rows @ rows.T).double())
@@ -46,9 +45,9 @@ def one_cycle(network, loader, lr, epochs, weight_decay, filter_lr):
     Batch norm takes no notice of how long filters are. So they are kept at a length of 1 on average, and the rate says
     how far a step turns them. They have no weight decay and a momentum of 0.6.
     """
-    layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d) and layer.weight.requires_grad]
-    filters = [layer.weight for layer in layers]
-    others = [weights for weights in network.parameters() if all(weights is not other for other in filters)]
+    # Only the weights of convolutions have four dimensions; those of the whitening layer are not trained.
+    filters = [weights for weights in network.parameters() if weights.dim() == 4 and weights.requires_grad]
+    others = [weights for weights in network.parameters() if weights.dim() != 4]
     own = {"params": filters, "lr": filter_lr, "momentum": 0.6, "weight_decay": 0.0}
     options = {"lr": lr, "momentum": 0.9, "nesterov": True, "weight_decay": weight_decay}
     optimizer = torch.optim.SGD([{"params": others}, own], **options)
