@@ -102,6 +102,10 @@ def fast(images=None):
         epochs, net = candidate["epochs"], model.under_an_hour().to(memory_format=torch.channels_last)
         filters = speedrun.whitening(data.normalise(searched, searched.train.images[:5000]))
         net[0].weight.requires_grad_(False).copy_(filters)
+        if candidate["identity"] == "yes":  # the first kernels hand on the maps that they get
+            for weights in net[2:].parameters():
+                if weights.dim() == 4:
+                    torch.nn.init.dirac_(weights.data[: weights.shape[1]])
         optimizer, schedule = speedrun.one_cycle(net, train_loader, 0.5, epochs, 1e-3, candidate["rate of filters"])
         loss = partial(F.cross_entropy, label_smoothing=candidate["label smoothing"])
         options = {"epochs": epochs, "schedule": schedule, "held_out": held_out, "bfloat16": utils.has_bfloat16("cpu")}
@@ -110,8 +114,8 @@ def fast(images=None):
     return judge
 
 
-def fast_candidate(epochs=4, filter_rate=0.08, smoothing=0.2, padding=2):
-    rest = {"label smoothing": smoothing, "crop padding": padding}
+def fast_candidate(epochs=4, filter_rate=0.08, smoothing=0.2, padding=2, identity="yes"):
+    rest = {"label smoothing": smoothing, "crop padding": padding, "identity": identity}
     return {"epochs": epochs, "rate of filters": filter_rate, **rest}
 
 
@@ -173,6 +177,7 @@ SEARCHES = {
             fast_candidate(epochs=10),
             fast_candidate(filter_rate=0.04),
             fast_candidate(filter_rate=0.16),
+            fast_candidate(identity="no"),
         ],
     ),
     "s11_hour_overfitting": (  # few images, many epochs: what works against overfitting shows only so

@@ -82,16 +82,6 @@ def test_views_train_on_the_image_as_it_is():
     assert torch.allclose(views(images), network(images), atol=1e-5)
 
 
-def test_convolutions_of_the_hour_begin_by_handing_on_what_they_get():
-    maps = torch.rand(2, 64, 15, 15)
-    conv = model.under_an_hour()[3][0]
-    assert torch.equal(conv(maps), maps)
-    assert not torch.allclose(model.under_an_hour(identity=False)[3][0](maps), maps)
-    wider = model.under_an_hour()[4][0]
-    assert torch.equal(wider(maps)[:, :64], maps)
-    assert not torch.equal(wider(maps)[:, 64:128], maps)
-
-
 def test_pooling_first_gives_the_same_where_batch_norm_turns_nothing_round():
     block, images = model.ConvPoolBlock(3, 8, padding=1).eval(), pictures(4)
     conv, pool, norm, relu = block
