@@ -120,7 +120,7 @@ def _dataset(name, train, test, classes, sha256):
     mean = tuple(total / pixels_each / 255 for total in sums)
     spreads = [square * pixels_each - total**2 for total, square in zip(sums, squares, strict=True)]
     std = tuple(math.sqrt(spread) / pixels_each / 255 for spread in spreads)
-    if min(std) == 0:
+    if min(std) < 1e-6:
         raise DataError(f"{name}: all pixels of a colour channel are the same, so there is nothing to learn from it.")
     return Dataset(name, train, test, tuple(classes), mean, std, sha256)
 
