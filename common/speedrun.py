@@ -1,6 +1,5 @@
-"""What session 11 needs: filters that whiten an image, and where the time of a training step goes."""
+"""What session 11 needs: filters that whiten, gradients that are orthogonal, and where the time of a step goes."""
 
-import timeit
 from collections import Counter
 
 import torch
@@ -8,6 +7,8 @@ import torch.nn.functional as F
 from torch.autograd import DeviceType
 from torch.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
+
+from common.train import rise_and_fall
 
 
 def whitening(images, size=2):
@@ -25,13 +26,49 @@ def whitening(images, size=2):
     return torch.cat([filters, -filters])
 
 
+def orthogonal(gradient):
+    """The gradient (out, in, H, W) of a convolution, but all its directions have nearly the same length.
+
+    A gradient, with a row for each filter, is long in a few directions, and its steps go back and forth along them.
+    Whitened like the patches of an image, it is equally long in all; only those that were hardly there, and may be
+    noise, stay shorter. This is the idea of Muon (Jordan 2024), which does it after the momentum.
+    """
+    rows = gradient.flatten(1)
+    squares, directions = torch.linalg.eigh((rows @ rows.T).double())
+    lengths = (squares + 1e-3 * squares.sum()).sqrt()
+    return ((directions / lengths) @ directions.T).to(rows.dtype).mm(rows).view_as(gradient)
+
+
+def one_cycle(network, loader, lr, epochs, weight_decay, filter_lr):
+    """OneCycle as in session 6, but convolutions follow orthogonal gradients, with the rate `filter_lr`.
+
+    Batch norm takes no notice of how long filters are. So they are kept at a length of 1 on average, and the rate says
+    how far a step turns them. They have no weight decay and a momentum of 0.6.
+    """
+    # Only the weights of convolutions have four dimensions; those of the whitening layer are not trained.
+    filters = [weights for weights in network.parameters() if weights.dim() == 4 and weights.requires_grad]
+    others = [weights for weights in network.parameters() if weights.dim() != 4]
+    own = {"params": filters, "lr": filter_lr, "momentum": 0.6, "weight_decay": 0.0}
+    options = {"lr": lr, "momentum": 0.9, "nesterov": True, "weight_decay": weight_decay}
+    optimizer = torch.optim.SGD([{"params": others}, own], **options)
+
+    @torch.no_grad()
+    def prepare(*_):
+        for weights in filters:
+            weights *= len(weights) ** 0.5 / weights.norm()
+            weights.grad = orthogonal(weights.grad)
+
+    optimizer.register_step_pre_hook(prepare)
+    return optimizer, rise_and_fall(optimizer, [lr, filter_lr], epochs * len(loader))
+
+
 # What the operators of PyTorch that take most of the time have in their names
 KINDS = {
     "convolutions": ("convolution",),
     "batch norm": ("batch_norm",),
     "pooling": ("pool",),
     "ReLU": ("clamp_min", "threshold"),
-    "fully connected": ("mm",),
+    "matrix products": ("mm",),  # of fully connected layers, and of the optimiser
 }
 
 
@@ -39,7 +76,7 @@ def time_by_kind(step, repeats=3):
     """Where the time of a training step goes: rows {"kind", "seconds", "flop"}, the slowest kind first.
 
     `step` is a function that makes one step. A `flop` is an operation, so that multiplying and adding are two; those of
-    convolutions and fully connected layers are counted, forwards and backwards. All else is "other".
+    convolutions and matrix products are counted, forwards and backwards. All else is "other".
     """
     step()  # the first step makes ready
     with FlopCounterMode(display=False) as counter:
@@ -61,10 +98,3 @@ def time_by_kind(step, repeats=3):
 
 def _kind(operator):
     return next((kind for kind, parts in KINDS.items() if any(part in operator for part in parts)), "other")
-
-
-def matrix_speed(device, dtype=torch.float32, size=2048, repeats=5):
-    """How many operations a second a device reaches in a product of two large matrices."""
-    a = torch.randn(size, size, device=device, dtype=dtype)
-    fastest = min(timeit.repeat(lambda: (a @ a)[0, 0].item(), number=1, repeat=repeats))  # item() waits for a GPU
-    return 2 * size**3 / fastest

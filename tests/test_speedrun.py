@@ -7,7 +7,7 @@ from sklearn.decomposition import PCA
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from common import data, model, plots, speedrun, utils
+from common import data, model, plots, speedrun, train, utils
 
 
 def pictures(count=200):
@@ -82,16 +82,6 @@ def test_views_train_on_the_image_as_it_is():
     assert torch.allclose(views(images), network(images), atol=1e-5)
 
 
-def test_convolutions_of_the_hour_begin_by_handing_on_what_they_get():
-    maps = torch.rand(2, 64, 15, 15)
-    conv = model.under_an_hour()[3][0]
-    assert torch.equal(conv(maps), maps)
-    assert not torch.allclose(model.under_an_hour(identity=False)[3][0](maps), maps)
-    wider = model.under_an_hour()[4][0]
-    assert torch.equal(wider(maps)[:, :64], maps)
-    assert not torch.equal(wider(maps)[:, 64:128], maps)
-
-
 def test_pooling_first_gives_the_same_where_batch_norm_turns_nothing_round():
     block, images = model.ConvPoolBlock(3, 8, padding=1).eval(), pictures(4)
     conv, pool, norm, relu = block
@@ -100,7 +90,7 @@ def test_pooling_first_gives_the_same_where_batch_norm_turns_nothing_round():
     assert not torch.allclose(block(images), pool(relu(norm(conv(images)))), atol=1e-5)
 
 
-@pytest.mark.parametrize(("variant", "parameters"), [("minute", 9_074), ("hour", 1_972_778)])
+@pytest.mark.parametrize(("variant", "parameters"), [("minute", 9_074), ("hour", 1_972_778), ("ledger", 1_972_778)])
 def test_networks_of_the_records(variant, parameters):
     network = model.speedrun(variant)
     assert utils.count_parameters(network) == parameters
@@ -119,11 +109,77 @@ def test_time_of_a_step_is_shared_out_among_kinds_of_layers():
         step()
     rows = {row["kind"]: row for row in speedrun.time_by_kind(step)}
     assert sum(row["flop"] for row in rows.values()) == counter.get_total_flops()
-    assert {"convolutions", "batch norm", "pooling", "ReLU", "fully connected", "other"} == set(rows)
+    assert {"convolutions", "batch norm", "pooling", "ReLU", "matrix products", "other"} == set(rows)
     assert all(row["seconds"] > 0 for row in rows.values())
     # two operations for each weight and place; its gradient takes as many, and nobody needs that of the image
     assert rows["convolutions"]["flop"] == 2 * 2 * 64 * 8 * 9 * 26 * 26
 
 
 def test_matrix_speed_is_a_number_of_operations_a_second():
-    assert 1e8 < speedrun.matrix_speed("cpu", size=256) < 1e15
+    assert 1e8 < utils.matrix_speed("cpu", size=256) < 1e15
+
+
+@pytest.mark.parametrize(("speed", "used"), [(1, False), (3, True)])
+def test_bfloat16_is_used_where_it_is_faster(monkeypatch, speed, used):
+    speeds = {torch.float32: 2, torch.bfloat16: speed}
+    monkeypatch.setattr(utils, "matrix_speed", lambda device, dtype=torch.float32, size=0: speeds[dtype])
+    assert utils.has_bfloat16("cpu") == used
+
+
+def test_an_orthogonal_gradient_has_the_same_directions_and_nearly_the_same_length_in_each():
+    gradient = torch.randn(8, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    u, lengths, v = torch.linalg.svd(gradient.flatten(1), full_matrices=False)
+    found = speedrun.orthogonal(gradient).flatten(1)
+    assert lengths.max() > 1.5 * lengths.min()
+    assert torch.allclose(torch.linalg.svdvals(found), torch.ones(8), atol=0.05)
+    assert torch.allclose(found, u @ v, atol=0.05)
+
+
+def test_an_orthogonal_gradient_points_where_pytorchs_muon_goes():
+    weights = nn.Parameter(torch.zeros(16, 36))
+    weights.grad = torch.randn(16, 36, generator=torch.Generator().manual_seed(0))
+    found = speedrun.orthogonal(weights.grad.view(16, 4, 3, 3)).flatten()
+    torch.optim.Muon([weights], lr=1.0, momentum=0.0, nesterov=False, weight_decay=0.0).step()
+    assert F.cosine_similarity(-weights.detach().flatten(), found, dim=0) > 0.97
+
+
+def test_an_orthogonal_gradient_does_not_depend_on_the_size_of_the_gradient():
+    gradient = torch.randn(8, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(speedrun.orthogonal(1e-4 * gradient), speedrun.orthogonal(gradient), atol=1e-5)
+
+
+def test_what_is_hardly_there_stays_short():
+    strong = torch.outer(torch.tensor([1.0, 0, 0]), torch.ones(18)).view(3, 2, 3, 3)
+    weak = 1e-4 * torch.outer(torch.tensor([0, 1.0, 0]), torch.arange(18) % 2 - 0.5).view(3, 2, 3, 3)
+    norms = speedrun.orthogonal(strong + weak).flatten(1).norm(dim=1)
+    assert norms[0] == pytest.approx(1, abs=0.01)
+    assert norms[1] < 0.01 and norms[2] == 0
+
+
+def step_of_a_small_network():
+    """The weights of a small network before and after one step of the hour's optimiser, {name: (before, after)}."""
+    utils.set_seed(0)
+    network = nn.Sequential(model.ConvPoolBlock(1, 4), nn.Flatten(), nn.Linear(4 * 13 * 13, 10))
+    before = {name: weights.detach().clone() for name, weights in network.named_parameters()}
+    optimizer, _ = speedrun.one_cycle(network, range(10), 0.1, 2, 0.0, filter_lr=0.2)
+    F.cross_entropy(network(torch.rand(8, 1, 28, 28)), torch.arange(8)).backward()
+    optimizer.step()
+    return {name: (before[name], weights.detach()) for name, weights in network.named_parameters()}
+
+
+def test_filters_follow_orthogonal_gradients():
+    before, after = step_of_a_small_network()["0.0.weight"]
+    step = (before * len(before) ** 0.5 / before.norm() - after).flatten(1)
+    across = step @ step.T
+    assert torch.allclose(across, across[0, 0] * torch.eye(4), atol=0.05 * float(across[0, 0]))
+
+
+def test_all_but_filters_follow_sgd_of_session_6():
+    utils.set_seed(0)
+    network = nn.Sequential(model.ConvPoolBlock(1, 4), nn.Flatten(), nn.Linear(4 * 13 * 13, 10))
+    optimizer, _ = train.one_cycle(network, range(10), 0.1, 2, 0.0)
+    F.cross_entropy(network(torch.rand(8, 1, 28, 28)), torch.arange(8)).backward()
+    optimizer.step()
+    found = step_of_a_small_network()
+    for name, weights in network.named_parameters():
+        assert torch.allclose(found[name][1], weights) == (name != "0.0.weight"), name
