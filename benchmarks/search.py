@@ -166,7 +166,7 @@ SEARCHES = {
             candidate(128, 0.1, 1e-4, WEAK, seed=0),
             candidate(64, 0.1, 1e-4, LIGHT, seed=0),
             candidate(128, 0.1, 1e-4, "none", seed=0),
-            *(candidate(128, 0.1, 1e-4, images, seed=seed) for images in (LIGHT, "none") for seed in (1, 2)),
+            *(candidate(128, 0.1, 1e-4, images, seed=seed) for images in (LIGHT, "none") for seed in range(1, 10)),
         ],
     ),
     "s11_hour": (
