@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from search import AUGMENTATIONS, LIGHT, WEAK
 
 from common import data, model, speedrun, train, utils
 
@@ -40,15 +41,14 @@ def hour():
 
 
 CROP, MIRROR = data.Augment(crop_padding=2), data.Augment(crop_padding=2, flip=True)
-TURNED = data.Augment(rotate=8, shift=1.5, scale=0.08)
 TASKS = {
     "digits": Task("digits", model.under_10k, 64, 0.1, CROP, 0.9),
     "mnist": Task("mnist", model.under_10k, 64, 0.1, CROP, 0.994),
     "cifar10": Task("cifar10", lambda: model.resnet18(16), 128, 0.2, MIRROR, 0.88, 0, True),
-    "minute": Task("mnist", model.under_a_minute, 128, 0.1, TURNED, 0.994, 8, True),
+    "minute": Task("mnist", model.under_a_minute, 128, 0.1, AUGMENTATIONS[LIGHT], 0.994, 8, True),
     "hour": Task("cifar10", hour, 512, 0.5, MIRROR, 0.94, 18, True, utils.has_bfloat16(utils.choose_device()), 0.08),
 }
-SESSION_6 = Task("mnist", model.under_10k, 64, 0.1, data.Augment(rotate=10, shift=2, scale=0.1), 0.994, 20)
+SESSION_6 = Task("mnist", model.under_10k, 64, 0.1, AUGMENTATIONS[WEAK], 0.994, 20)
 
 
 class Pictures(torch.utils.data.Dataset):
