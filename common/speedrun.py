@@ -62,7 +62,7 @@ def one_cycle(network, loader, lr, epochs, weight_decay, filter_lr):
     return optimizer, rise_and_fall(optimizer, [lr, filter_lr], epochs * len(loader))
 
 
-# What the operators of PyTorch that take most of the time have in their names
+# Parts of the names of PyTorch operators, by kind
 KINDS = {
     "convolutions": ("convolution",),
     "batch norm": ("batch_norm",),
@@ -73,7 +73,7 @@ KINDS = {
 
 
 def time_by_kind(step, repeats=3):
-    """Where the time of a training step goes: rows {"kind", "seconds", "flop"}, the slowest kind first.
+    """Where the time of a training step goes: rows {"kind", "seconds", "flop"}, the most seconds first.
 
     `step` is a function that makes one step. A `flop` is an operation, so that multiplying and adding are two; those of
     convolutions and matrix products are counted, forwards and backwards. All else is "other".
