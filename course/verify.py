@@ -13,7 +13,7 @@ from common import data, model, train, utils
 from common.record import lesson_hashes
 from course.evidence import DATASETS, contradictions, judged
 from course.notebooks import PublishError, first_line, results, run_of, weights_files
-from course.publish import rerender, write_files
+from course.publish import publishing_lock, rerender, write_files
 
 ELSEWHERE = 3  # images that may be judged differently on another device, or with other threads or another PyTorch
 
@@ -41,7 +41,10 @@ def verify(session, device="auto", note=False):
     if note:
         verified = {"date": date.today().isoformat(), "found": found, "device": utils.device_name(device)}
         verified |= {"versions": utils.versions(), "common_sha256": lesson_hashes()}
-        write_files(folder, {"verified.json": json.dumps(verified, indent=1) + "\n"})
+        with publishing_lock():
+            if results(folder) != records:
+                raise PublishError(f"{name}: other runs were published in the meantime: verify it again.")
+            write_files(folder, {"verified.json": json.dumps(verified, indent=1) + "\n"})
         rerender(folder)
     return "\n".join(f"{name}: {line}" for line in found)
 

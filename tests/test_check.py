@@ -197,6 +197,21 @@ def test_on_another_device_three_images_may_differ(trained, tmp_path):
                 verify.verify(read_session(folder), "cpu")
 
 
+def test_a_note_is_not_written_about_runs_that_were_published_in_the_meantime(trained, tmp_path, monkeypatch):
+    folder = shutil.copytree(trained, tmp_path / SESSION)
+    verify_run = verify.verify_run
+
+    def publish_meanwhile(*arguments):
+        found = verify_run(*arguments)
+        write_accuracy(folder, 0.5)
+        return found
+
+    monkeypatch.setattr(verify, "verify_run", publish_meanwhile)
+    with pytest.raises(PublishError, match="other runs were published in the meantime"):
+        verify.verify(read_session(folder), "cpu", note=True)
+    assert not (folder / "verified.json").exists()
+
+
 def test_the_number_that_the_page_shows_is_verified(trained, tmp_path):
     folder = shutil.copytree(trained, tmp_path / SESSION)
     record = json.loads((folder / "results.json").read_text())[0]
