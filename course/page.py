@@ -8,6 +8,7 @@ import itertools
 import math
 import re
 import shlex
+import statistics
 from pathlib import Path
 
 from common.compare import difference
@@ -83,6 +84,7 @@ def summary(session, page, records):
         "groups": found,
         "named": [group for group in found if group.name in session.seeds] or found,
         "head": head,
+        "ledger": _ledger(found),
         "differences": _differences(found, head),
         "compared": _compared(session, head),
         "before": before,
@@ -105,20 +107,32 @@ def summary(session, page, records):
     }
 
 
+def _ledger(groups):
+    """What each change of a recipe costs: [(line, Difference, times as long)], for groups of two runs or more.
+
+    A line of a ledger is a group "NAME, change", which is compared with the group NAME.
+    """
+    bases = {group.name: group for group in groups}
+    lines = [(bases.get(group.name.rpartition(", ")[0]), group) for group in groups]
+    return [
+        (
+            line.name,
+            difference(base.accuracy.values, line.accuracy.values),
+            statistics.mean(line.seconds) / (statistics.mean(base.seconds) or math.inf),
+        )
+        for base, line in lines
+        if base and min(base.n, line.n) > 1
+    ]
+
+
 def _differences(groups, head):
     """Groups of two runs or more, compared two by two, the headline's last: [(names, {measure: Difference})].
 
-    Those of other data are not compared, and a line of a ledger, "NAME, change", only with the group NAME.
+    Those of other data are not compared, and neither are the lines of a ledger.
     """
-    groups = sorted((group for group in groups if group.n > 1), key=lambda group: group is head)
-    names = {group.name for group in groups}
-    bases = {name: name.rpartition(", ")[0] for name in names if name.rpartition(", ")[0] in names}
-
-    def comparable(before, after):
-        lines = [name for name in (before.name, after.name) if name in bases]
-        own = not lines or bases.get(before.name) == after.name or bases.get(after.name) == before.name
-        return own and before.dataset == after.dataset
-
+    lines = {name for name, *_ in _ledger(groups)}
+    groups = [group for group in groups if group.n > 1 and group.name not in lines]
+    groups.sort(key=lambda group: group is head)
     return [
         (
             (before.name, after.name),
@@ -130,7 +144,7 @@ def _differences(groups, head):
             },
         )
         for before, after in itertools.combinations(groups, 2)
-        if comparable(before, after)
+        if before.dataset == after.dataset
     ]
 
 

@@ -96,7 +96,7 @@ def change_record(path, edit):
 def show_the_numbers(notebook):
     """Print the accuracies of a changed record, as if they had been reached."""
     record = notebook.cells[-1].outputs[0].data[MIME]
-    accuracies = [part[name] for part in record["metrics"]["parts"] for name in ("test_accuracy", "sum_accuracy")]
+    accuracies = [part[name] for part in record["metrics"]["parts"] for name in part if name.endswith("_accuracy")]
     notebook.cells[-2].outputs[0].text = "".join(f"{accuracy:.2%}\n" for accuracy in accuracies)
     record["outputs_sha256"] = outputs_of(notebook).sha256()
     renew_checksum(notebook)
@@ -176,6 +176,28 @@ def test_named_parts_are_groups_and_their_differences_are_tested(mine):
     test_accuracy, sum_accuracy = row.split("|")[2:4]
     assert test_accuracy.strip().endswith(": more than the noise between runs")
     assert sum_accuracy.strip() == "the same"
+
+
+def test_the_lines_of_a_ledger_are_compared_with_their_recipe_only(mine):
+    def split(record):
+        seconds = record["seconds"]["train"] = 2.0
+        recipe = {"part": "A", "test_accuracy": 0.5 + record["seed"] / 10, "parameters": 6, "seconds": seconds}
+        cheap = {**recipe, "part": "A, cheap", "test_accuracy": 0.3 + record["seed"] / 10, "seconds": seconds / 2}
+        bare = {**recipe, "part": "A, bare", "test_accuracy": 0.1, "seconds": 1.5 * seconds}
+        record["metrics"] = {**recipe, "parts": [recipe, cheap, bare]}
+
+    for path in runs_of(mine):
+        change_record(path, split)
+        change(path, show_the_numbers)
+    process = mine("publish", *runs_of(mine))
+    assert process.returncode == 0, process.stderr_text
+    rows = {}
+    for line in (page(mine) / "README.md").read_text().partition("The ledger:")[2].splitlines():
+        if line.startswith("| A"):
+            name, accuracy, ratio = (text.strip() for text in line.strip("|").split("|"))
+            rows[name] = accuracy.partition(" points")[0], ratio
+    assert rows == {"A, cheap": ("-20.00", "0.50"), "A, bare": ("-45.00", "1.50")}
+    assert "Which differences" not in (page(mine) / "README.md").read_text()
 
 
 def test_a_missed_target_is_shown_with_its_distance(mine):

@@ -49,9 +49,9 @@ def costs(first, second, point, backward, most_parameters, most_operations, at_m
 
     image = torch.zeros(2, 1, 28, 28)
     ours, theirs = (operations(make(), image, backward=True) / 2 for make in (under_a_minute, under_10k))
-    epochs = 6 * 60_000 * ours
+    epochs = 8 * 60_000 * ours
     print(
-        f"Right. The network of the minute needs {ours / theirs:.0%} of what session 6's needs. Six epochs of 60,000 "
+        f"Right. The network of the minute needs {ours / theirs:.0%} of what session 6's needs. Eight epochs of 60,000 "
         f"images are {epochs / 1e12:.1f} TFLOP: {epochs / 100e9:.0f} s at 100 GFLOP a second. Where is the rest of "
         "the minute?"
     )
@@ -227,7 +227,7 @@ def _published_gammas():
 
 
 def whitened(whiten):
-    """Exercise 3: filters whose answers have the covariance 1, and that are symmetric."""
+    """Exercise 3: filters whose outputs have the covariance 1, and that are symmetric."""
     digits = data.load("digits")
     images = data.normalise(digits, digits.train.images[:500])
     generator = torch.Generator().manual_seed(0)
@@ -242,8 +242,9 @@ def whitened(whiten):
     variances = torch.linalg.eigvalsh(covariance)
     louder = (variances[-1] / variances[0]).sqrt()
     print(
-        f"Right. Two neighbouring pixels of the digits had a correlation of {pixels:.2f}, now it is 0. The rarest "
-        f"pattern is made {louder:.0f} times as loud as the commonest, and its noise, too: so the lesson adds a little."
+        f"Right. Two neighbouring pixels of the digits had a correlation of {pixels:.2f}, now it is 0. Each filter is "
+        "a pixel minus parts of its two neighbours, and so it sharpens. The rarest pattern is made "
+        f"{louder:.0f} times as loud as the commonest, and its noise, too: so the lesson adds a little."
     )
 
 
@@ -254,7 +255,7 @@ def _covariance(images):
 
 
 def _check_whitened(whiten, what, images):
-    """Filters for one set of images; the usual slips are told by the covariance of the answers."""
+    """Filters for one set of images; the usual slips are told by the covariance of the outputs."""
     covariance, moments = _covariance(images)
     channels, d = images.shape[1], len(covariance)
     before = images.clone()
@@ -266,8 +267,8 @@ def _check_whitened(whiten, what, images):
         flat = filters.shape == (d, d)
         require(not flat, f"these are {d} filters as rows; F.conv2d wants the shape {(d, channels, 2, 2)}.")
     filters = tensor("whiten(images)", filters, (d, channels, 2, 2)).double()
-    answers = F.conv2d(images.double(), filters).transpose(0, 1).flatten(1)  # (d, N * places)
-    seen = torch.cov(answers, correction=0)
+    outputs = F.conv2d(images.double(), filters).transpose(0, 1).flatten(1)  # (d, N * places)
+    seen = torch.cov(outputs, correction=0)
 
     def same(one, other):
         return torch.allclose(one, other, rtol=0.01, atol=0.01 * float(other.abs().max()))
@@ -281,11 +282,11 @@ def _check_whitened(whiten, what, images):
     matrix, identity, spread = filters.flatten(1), torch.eye(d, dtype=torch.double), eigenvalues(covariance)
     if same(seen, identity):
         symmetric = same(matrix, matrix.T)
-        turned = "white, but each answer belongs to a direction, no longer to a pixel: rotate the answers back"
-        require(symmetric, f"{what}: the answers are {turned}.")
+        turned = "white, but each output belongs to a direction, no longer to a pixel: rotate the outputs back"
+        require(symmetric, f"{what}: the outputs are {turned}.")
         require(
             eigenvalues(matrix).min() > 0,
-            f"{what}: the answers are white and the filters symmetric, but they turn some direction into its opposite.",
+            f"{what}: the outputs are white and the filters symmetric, but they turn some direction into its opposite.",
         )
         return
     off = float((seen - seen.diag().diag()).abs().max())
@@ -293,13 +294,13 @@ def _check_whitened(whiten, what, images):
         "each pixel is divided by its own deviation, and neighbours still tell the same.": (
             same(matrix, matrix.diag().diag()) and same(seen.diag(), identity.diag())
         ),
-        "the answers are uncorrelated, but not stretched: the directions vary as much as ever.": (
+        "the outputs are uncorrelated, but not stretched: the directions vary as much as ever.": (
             varies_as(eigenvalues(seen), spread)
         ),
-        "where the patches varied most, the answers vary least: a direction is divided by its deviation, and the "
+        "where the patches varied most, the outputs vary least: a direction is divided by its deviation, and the "
         "deviation is the root of the variance.": varies_as(eigenvalues(seen), (1 / spread).flip(0)),
         "what varied much varies more now: divide, where you multiply.": varies_as(eigenvalues(seen), spread**2),
-        f"the answers are uncorrelated, but their variance is {float(seen[0, 0]):.3g} and not 1: the covariance is a "
+        f"the outputs are uncorrelated, but their variance is {float(seen[0, 0]):.3g} and not 1: the covariance is a "
         "mean over all patches.": same(seen, seen[0, 0] * identity),
         "a covariance is taken from the mean. Subtract that of the patches first.": (
             same(matrix @ moments @ matrix.T, identity)
@@ -319,7 +320,7 @@ def _check_whitened(whiten, what, images):
     middle = f"from {float(seen.diag().min()):.3g} to {float(seen.diag().max()):.3g}"
     require(
         False,
-        f"{what}: the answers have variances {middle} and covariances up to {off:.3g}; expected are 1 and 0.",
+        f"{what}: the outputs have variances {middle} and covariances up to {off:.3g}; expected are 1 and 0.",
     )
 
 
@@ -369,7 +370,7 @@ def _check_average(average_of_views):
             scores(shifts, training=True).mean(dim=0)
         ),
         "this is the sum of the scores; the mean is asked.": all_scores.sum(dim=0),
-        "these are the scores of a single, blurred image. Mean the answers, not the images.": blurred,
+        "these are the scores of a single, blurred image. Take the mean of the scores, not of the images.": blurred,
         "these are means of probabilities; asked are means of scores, before any softmax.": (
             all_scores.softmax(dim=2).mean(dim=0)
         ),
