@@ -16,7 +16,6 @@ from course.progress import show_progress
 from course.sessions import all_sessions
 
 SESSIONS = {session.name: session for session in all_sessions()}
-LONGEST = {"s05_grad_cam", "s10_resnet_lr_finder"}  # they begin first: at the end, no core waits long for another
 
 # A second batch waits for the first. The lock lets go by itself when a batch is killed.
 if workflow.is_main_process and not workflow.output_settings.dryrun:
@@ -65,7 +64,6 @@ rule execute:
         "logs/{profile}/{session}/{variant}-seed-{seed}.error",
     params:
         digest=lambda run: SESSIONS[run.session].digest(run.profile, run.variant, run.seed),
-    priority: lambda run: int(run.session in LONGEST)
     threads: lambda run: 1 if run.profile == "quick" else SESSIONS[run.session].threads
     resources:
         gpu=1 if shutil.which("nvidia-smi") else 0,

@@ -190,7 +190,7 @@ def quick_session():
 
 
 def quick_course():
-    """All quick sessions by `make run`, and without Snakemake and pages: saved twice a cell, and once a second."""
+    """All quick sessions by `make run`, and without Snakemake and pages: by papermill itself, and by course.engine."""
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as out:
         clone = Path(out) / "clone"
@@ -208,8 +208,8 @@ def quick_course():
                 list(pool.map(partial(execute, program=program), all_sessions()))
 
         ways = {
-            "papermill, saved twice a cell": lambda: execute_all("papermill"),
-            "saved once a second": lambda: execute_all("course.engine"),
+            "papermill": lambda: execute_all("papermill"),
+            "course.engine": lambda: execute_all("course.engine"),
             "make run": lambda: run(["snakemake", "--cores", str(cores), "quick"]),
         }
         return {name: timeit.timeit(way, number=1) for name, way in ways.items()}
