@@ -13,9 +13,14 @@ class Difference:
     low: float
     high: float
 
+    @property
+    def more_than_noise(self):
+        """Whether the interval leaves out 0."""
+        return self.low > 0 or self.high < 0
+
     def __str__(self):
         interval = f"{self.points:+.2f} points (95 % interval {self.low:+.2f} to {self.high:+.2f})"
-        if self.low > 0 or self.high < 0:
+        if self.more_than_noise:
             return f"{interval}: more than the noise between runs"
         return f"{interval}: inside the noise between runs"
 

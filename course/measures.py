@@ -68,10 +68,14 @@ class Group:
         return len(self.accuracy.values)
 
     @property
+    def mean_seconds(self):
+        return statistics.mean(self.seconds)
+
+    @property
     def time(self):
         """How long a training took, as a text: the mean over the runs and, of several, their range."""
         times = f"{min(self.seconds):.1f} to {max(self.seconds):.1f}"
-        return f"{statistics.mean(self.seconds):.1f} s" + (f" ({times})" if self.n > 1 else "")
+        return f"{self.mean_seconds:.1f} s" + (f" ({times})" if self.n > 1 else "")
 
     @property
     def measures(self):

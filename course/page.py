@@ -8,7 +8,6 @@ import itertools
 import math
 import re
 import shlex
-import statistics
 from pathlib import Path
 
 from common.compare import difference
@@ -69,7 +68,8 @@ APPENDIX = ("All runs", "Run it", "Where this comes from")  # the template's own
 def summary(session, page, records):
     """What the template shows besides the notebook."""
     found = groups(records)
-    head = headline(session, found)
+    head, ledger = headline(session, found), _ledger(found)
+    lines = {name for name, *_ in ledger}  # compared with their recipe only
     before, after = neighbours(session)
     headings = [line[3:] for cell in page.cells for line in cell.source.splitlines() if line.startswith("## ")]
     data, shown = records[0]["dataset"], records[0]
@@ -84,8 +84,8 @@ def summary(session, page, records):
         "groups": found,
         "named": [group for group in found if group.name in session.seeds] or found,
         "head": head,
-        "ledger": _ledger(found),
-        "differences": _differences(found, head),
+        "ledger": ledger,
+        "differences": _differences([group for group in found if group.name not in lines], head),
         "compared": _compared(session, head),
         "before": before,
         "after": after,
@@ -118,7 +118,7 @@ def _ledger(groups):
         (
             line.name,
             difference(base.accuracy.values, line.accuracy.values),
-            statistics.mean(line.seconds) / (statistics.mean(base.seconds) or math.inf),
+            line.mean_seconds / (base.mean_seconds or math.inf),  # 0 s can only be in a forged record
         )
         for base, line in lines
         if base and min(base.n, line.n) > 1
@@ -128,11 +128,9 @@ def _ledger(groups):
 def _differences(groups, head):
     """Groups of two runs or more, compared two by two, the headline's last: [(names, {measure: Difference})].
 
-    Those of other data are not compared, and neither are the lines of a ledger.
+    Those of other data are not compared.
     """
-    lines = {name for name, *_ in _ledger(groups)}
-    groups = [group for group in groups if group.n > 1 and group.name not in lines]
-    groups.sort(key=lambda group: group is head)
+    groups = sorted((group for group in groups if group.n > 1), key=lambda group: group is head)
     return [
         (
             (before.name, after.name),
